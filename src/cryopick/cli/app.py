@@ -1,0 +1,56 @@
+"""The ``cryopick`` command: the list of its subcommands, and how it ends when one fails."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from cryopick import __version__
+from cryopick.cli.console import error_line, warn
+from cryopick.errors import CryopickError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="cryopick",
+    help="From cryo-EM micrographs to clean particles and trustworthy 2D classes, unattended.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(*, value: bool) -> None:
+    if value:
+        typer.echo(f"cryopick {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    *,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True)
+    ] = False,
+) -> None:
+    _print_version(value=version)
+    if debug:
+        os.environ["CRYOPICK_DEBUG"] = "1"
+
+
+def main() -> None:
+    """Run the command line; an error the user can mend is one line on stderr and exit code 1."""
+    try:
+        app()
+    except CryopickError as error:
+        if os.environ.get("CRYOPICK_DEBUG"):
+            raise
+        warn(error_line(error))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        warn("Stopped. Finished work is kept; the same command goes on from here.")
+        sys.exit(130)

@@ -1,0 +1,110 @@
+"""Write a file so that it is either whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from cryopick.errors import OutputError
+
+__all__ = ["make_folder", "output_errors", "write_json", "write_text", "writing"]
+
+_REMEDIES = {
+    errno.ENOSPC: ("have room left on its disk", "Free some space or choose another --out"),
+    errno.EDQUOT: ("have room left in its quota", "Free some space or choose another --out"),
+    errno.EROFS: ("lie on a writable disk", "Choose another --out"),
+    errno.EACCES: ("be writable", "Change its permissions or choose another --out"),
+    errno.EPERM: ("be writable", "Change its permissions or choose another --out"),
+    errno.ENOTDIR: ("lie in a folder", "Choose another --out"),
+    errno.EISDIR: ("be a file", "Choose another --out"),
+}
+
+
+@contextlib.contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn a failed write below this line into one sentence that names `path`.
+
+    Raises
+    ------
+    OutputError
+        If the disk is full, read-only or the path cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REMEDIES:
+            raise
+        must, remedy = _REMEDIES[error.errno]
+        reason = os.strerror(error.errno).lower()
+        raise OutputError(str(path), must=must, got=reason, remedy=remedy) from error
+
+
+@contextlib.contextmanager
+def writing(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a file beside `path`; on success flush it to disk and rename it to `path`.
+
+    A reader never sees half a file, and a failed write leaves the old one alone.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with aside.open(mode) as handle:
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    with writing(path) as handle:
+        handle.write(text.encode())
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as indented JSON, whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder and its parents.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be made or is a file.
+    """
+    with output_errors(path):
+        try:
+            Path(path).mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise OutputError(
+                str(path), must="be a folder", got="a file", remedy="Choose another --out"
+            ) from error
+    return Path(path)

@@ -1,0 +1,274 @@
+"""A job: one command at work in one folder, that can be killed at any time and goes on.
+
+The folder holds ``job.json`` (command, parameters, versions, inputs, times) and ``ledger.jsonl``,
+to which one line is added for every item finished or refused. Results are committed by rename
+before their line is written, so a line is a promise that its files are whole. Started again
+with the same parameters, a job skips what its ledger says is done and tries again what failed;
+with other parameters it refuses, so that nothing is overwritten silently.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Self
+
+from cryopick import __version__
+from cryopick.errors import ProjectError
+from cryopick.execution.local import Executor
+from cryopick.io.atomic import make_folder, output_errors, write_json
+
+__all__ = ["Job", "ProgressCallback", "Record", "Task", "identity_of"]
+
+ProgressCallback = Callable[[int, int], None]  # items done, items in all
+
+_SCHEMA = 1
+_LIBRARIES = ("torch", "numpy", "scipy", "pandas", "mrcfile")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One item of work; `payload` is what the worker function gets."""
+
+    key: str  # unique in the job
+    identity: str  # changes when an input changes
+    payload: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What the ledger says of one item."""
+
+    key: str
+    identity: str
+    summary: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the item's results are whole."""
+        return not self.error
+
+
+def identity_of(*paths: Path) -> str:
+    """Size and time of change of each file: enough to see that an input was replaced."""
+    parts = []
+    for path in paths:
+        try:
+            status = Path(path).stat()
+            parts.append(f"{status.st_size}:{status.st_mtime_ns}")
+        except OSError:
+            parts.append("missing")
+    return " ".join(parts)
+
+
+class Job:
+    """A folder of results and the right to write to it.
+
+    Use as a context manager; the folder is locked while it is open.
+
+    Parameters
+    ----------
+    folder
+        Where the results go; made if need be.
+    name
+        The command, for example ``pick log``.
+    parameters
+        All values that change the results, as JSON takes them.
+    inputs
+        Files or tables the command was given.
+    overwrite
+        Throw away what a job with other parameters left in the folder.
+
+    Raises
+    ------
+    ProjectError
+        If the folder holds another job, or the same job is running.
+    OutputError
+        If the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        name: str,
+        parameters: Mapping[str, Any],
+        inputs: Sequence[str] = (),
+        overwrite: bool = False,
+    ) -> None:
+        self.folder = Path(folder)
+        self.name = name
+        self.parameters: dict[str, Any] = json.loads(json.dumps(dict(parameters)))
+        self.inputs = [str(i) for i in inputs]
+        self._overwrite = overwrite
+        self._records: dict[str, Record] = {}
+        self._started = time.time()
+
+    def __enter__(self) -> Self:
+        make_folder(self.folder)
+        self._lock()
+        try:
+            before = self._read_description()
+            if before is not None and not self._is_same(before):
+                if not self._overwrite:
+                    self._refuse(before)
+                self._clear()
+            self._records = self._read_ledger()
+            self._write_description(state="running")
+        except BaseException:
+            self._lock_handle.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self._write_description(state="finished" if kind is None else "stopped")
+        finally:
+            self._lock_handle.close()
+
+    def run(
+        self,
+        executor: Executor,
+        function: Callable[[Any], dict[str, Any]],
+        tasks: Sequence[Task],
+        *,
+        progress: ProgressCallback | None = None,
+    ) -> list[Record]:
+        """Do what is not yet done and return one record per task, in the order of `tasks`.
+
+        Parameters
+        ----------
+        executor
+            Runs `function` over the payloads.
+        function
+            Takes a payload, commits its results to files and returns a small summary for
+            the ledger.
+        tasks
+            The items.
+        progress
+            Called with the number of items done and in all.
+        """
+        waiting = [t for t in tasks if not self._is_finished(t)]
+        done = len(tasks) - len(waiting)
+        if progress:
+            progress(done, len(tasks))
+        path = self.folder / "ledger.jsonl"
+        with output_errors(path), path.open("a") as ledger:
+            for outcome in executor.map_unordered(function, [t.payload for t in waiting]):
+                task = waiting[outcome.index]
+                record = Record(
+                    key=task.key,
+                    identity=task.identity,
+                    summary=outcome.value or {},
+                    error=str(outcome.error or ""),
+                )
+                self._records[task.key] = record
+                ledger.write(json.dumps(asdict(record)) + "\n")
+                ledger.flush()
+                os.fsync(ledger.fileno())
+                done += 1
+                if progress:
+                    progress(done, len(tasks))
+        return [self._records[t.key] for t in tasks]
+
+    def _is_finished(self, task: Task) -> bool:
+        record = self._records.get(task.key)
+        return record is not None and record.is_done and record.identity == task.identity
+
+    def _lock(self) -> None:
+        path = self.folder / ".lock"
+        with output_errors(path):
+            self._lock_handle = path.open("w")
+        try:
+            fcntl.flock(self._lock_handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock_handle.close()
+            raise ProjectError(
+                str(self.folder),
+                must="be used by one run at a time",
+                got="a run that is still going",
+                remedy="Wait for it, or choose another --out",
+            ) from error
+
+    def _read_description(self) -> dict[str, Any] | None:
+        path = self.folder / "job.json"
+        if not path.exists():
+            return None
+        try:
+            description: dict[str, Any] = json.loads(path.read_text())
+        except ValueError:
+            return None
+        return description
+
+    def _is_same(self, before: Mapping[str, Any]) -> bool:
+        return bool(before.get("name") == self.name and before["parameters"] == self.parameters)
+
+    def _refuse(self, before: Mapping[str, Any]) -> None:
+        old, new = before.get("parameters", {}), self.parameters
+        changed = [
+            f"{k} {old.get(k)} instead of {new.get(k)}"
+            for k in {**old, **new}
+            if old.get(k) != new.get(k)
+        ]
+        other = f"`{before.get('name')}`" + (f" with {', '.join(changed[:3])}" if changed else "")
+        raise ProjectError(
+            str(self.folder),
+            must=f"be empty or hold `{self.name}` with the same parameters",
+            got=other,
+            remedy="Choose another --out, or add --overwrite",
+        )
+
+    def _clear(self) -> None:
+        for record in self._read_ledger().values():
+            for name in record.summary.get("files", []):
+                (self.folder / name).unlink(missing_ok=True)
+        (self.folder / "ledger.jsonl").unlink(missing_ok=True)
+
+    def _read_ledger(self) -> dict[str, Record]:
+        path = self.folder / "ledger.jsonl"
+        if not path.exists():
+            return {}
+        text = path.read_text()
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:  # the last line was cut off when the job was killed
+            with path.open("r+") as handle:
+                handle.truncate(len(whole.encode()))
+        records = (Record(**json.loads(line)) for line in whole.splitlines())
+        return {r.key: r for r in records}
+
+    def _write_description(self, *, state: str) -> None:
+        now = time.time()
+        description = {
+            "schema": _SCHEMA,
+            "name": self.name,
+            "state": state,
+            "command": " ".join(sys.argv),
+            "parameters": self.parameters,
+            "inputs": self.inputs,
+            "versions": _versions(),
+            "host": platform.node(),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self._started)),
+            "seconds": round(now - self._started, 3),
+            "n_done": sum(r.is_done for r in self._records.values()),
+            "n_failed": sum(not r.is_done for r in self._records.values()),
+        }
+        write_json(self.folder / "job.json", description)
+
+
+def _versions() -> dict[str, str]:
+    found = {"cryopick": __version__, "python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
