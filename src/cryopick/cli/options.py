@@ -66,11 +66,10 @@ def expand_parameters(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _as_option(description: ParameterDescription, group: type[Parameters]) -> inspect.Parameter:
-    annotation = description.annotation
+    annotation: Any = description.annotation
     if description.choices:
-        annotation = Enum(  # type: ignore[misc]
-            description.name, {c: c for c in description.choices}, type=str
-        )
+        words: Any = Enum(description.name, {c: c for c in description.choices}, type=str)
+        annotation = words
         if description.default is None:
             annotation = annotation | None
     unit = f" [{description.unit}]" if description.unit else ""

@@ -32,14 +32,14 @@ __all__ = [
 ]
 
 _HEADER_BYTES = 1024
-_DTYPES = {
+_DTYPES: dict[int, np.dtype[Any]] = {
     0: np.dtype("i1"),
     1: np.dtype("i2"),
     2: np.dtype("f4"),
     6: np.dtype("u2"),
     12: np.dtype("f2"),
 }
-_MODES = {np.dtype("f4"): 2, np.dtype("f2"): 12}
+_MODES: dict[np.dtype[Any], int] = {np.dtype("f4"): 2, np.dtype("f2"): 12}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,7 +328,7 @@ class MrcStackWriter:
         self._maximum = max(self._maximum, float(data.max()))
         self._count += len(data)
         with output_errors(self._path):
-            self._handle.write(memoryview(data).cast("B"))
+            self._handle.write(data.tobytes())
 
     def __exit__(
         self,
