@@ -1,4 +1,4 @@
-"""What a person sees: one progress bar with an ETA on stderr, results on stdout, one-line errors."""
+"""What a person sees: a progress bar with an ETA on stderr, results on stdout, one-line errors."""
 
 from __future__ import annotations
 
@@ -93,5 +93,5 @@ def warn(sentence: str) -> None:
 
 
 def error_line(error: CryopickError) -> str:
-    """The one line that is printed for an error."""
+    """Write the one line that is printed for an error."""
     return f"Error: {error}"

@@ -68,7 +68,8 @@ def expand_parameters(command: Callable[..., None]) -> Callable[..., None]:
 def _as_option(description: ParameterDescription, group: type[Parameters]) -> inspect.Parameter:
     annotation: Any = description.annotation
     if description.choices:
-        words: Any = Enum(description.name, {c: c for c in description.choices}, type=str)
+        make_enum: Any = Enum  # mypy wants a literal name, which a field cannot give
+        words = make_enum(description.name, {c: c for c in description.choices}, type=str)
         annotation = words
         if description.default is None:
             annotation = annotation | None

@@ -14,7 +14,7 @@ __all__ = ["crop_rfft", "fourier_resize", "frequency_grid", "good_size"]
 
 
 def good_size(size: int, *, even: bool = True) -> int:
-    """The smallest number from `size` up whose prime factors are 2, 3, 5 and 7.
+    """Find the smallest number from `size` up whose prime factors are 2, 3, 5 and 7.
 
     Examples
     --------
@@ -107,4 +107,5 @@ def fourier_resize(images: Tensor, *, shape: tuple[int, int]) -> Tensor:
         return images
     scale = shape[0] * shape[1] / (images.shape[-2] * images.shape[-1])
     cropped = crop_rfft(torch.fft.rfft2(images), shape=shape)
-    return torch.fft.irfft2(cropped * scale, s=shape)
+    resized: Tensor = torch.fft.irfft2(cropped * scale, s=shape)
+    return resized

@@ -13,7 +13,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Literal, Self
 
 import mrcfile
 import numpy as np
@@ -69,8 +69,8 @@ def _parse_header(raw: bytes, path: Path) -> MrcHeader:
             got=f"{len(raw)} bytes",
             remedy="It may still be being copied; it is tried again in the next run",
         )
-    order = "<" if raw[212:213] in (b"D", b"\x00") else ">"
-    order = "<" if 0 <= int(np.frombuffer(raw, "<i4", 1, 12)[0]) < 1000 else order
+    is_little = 0 <= int(np.frombuffer(raw, "<i4", 1, 12)[0]) < 1000  # a mode is a small number
+    order: Literal["<", ">"] = "<" if is_little else ">"
     words = np.frombuffer(raw, order + "i4", 56)
     columns, rows, sections, mode = (int(w) for w in words[:4])
     if mode not in _DTYPES:
