@@ -1,0 +1,279 @@
+"""The rows of a STAR loop: text to typed columns and back, in chunks.
+
+Runs of spaces are squeezed and the rest is left to the CSV reader of Arrow, which refuses rows
+of another length. Quoted values travel as one word, with control characters for what was quoted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence, Set
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyarrow import csv
+
+from cryopick.errors import OutputError
+
+__all__ = ["RowError", "format_columns", "format_rows", "parse_rows", "parse_values", "split_line"]
+
+_CHUNK_BYTES = 1 << 22
+_CHUNK_ROWS = 50_000
+_TEXT_LABEL = re.compile(r"(Name(NoDW|Original)?|File\d?|Image)$")
+_QUOTED = re.compile(rb"(?<!\S)([\"'])(.*?)\1(?!\S)")
+_COMMENT = re.compile(rb"(?<!\S)#[^\n]*")
+_MARK, _SPACE, _TAB, _HASH = b"\x1d", b"\x1c", b"\x1e", b"\x1f"  # quoted, and what was inside
+_NEEDS_QUOTES = r"^$|\s|^[\"'#]"
+
+
+class RowError(Exception):
+    """A row that breaks the rules; `place` is its first byte in the file."""
+
+    def __init__(self, place: int, must: str, got: str, remedy: str) -> None:
+        super().__init__(place, must, got, remedy)
+        self.place, self.must, self.got, self.remedy = place, must, got, remedy
+
+
+def split_line(line: bytes) -> list[str]:
+    """Split one line into values; quotes are taken off."""
+    words = _strip_comments(_hide_quotes(line)).split()
+    return [_show(w.decode(errors="replace")) for w in words]
+
+
+def parse_values(labels: Sequence[str], values: Sequence[str], *, text: Set[str]) -> pd.DataFrame:
+    """Make a table of one row from pairs."""
+    columns = {
+        label: _typed(pa.chunked_array([pa.array([value])]), label, text)
+        for label, value in zip(labels, values, strict=True)
+    }
+    return pa.table(columns).to_pandas()
+
+
+def parse_rows(
+    raw: bytes, start: int, end: int, labels: Sequence[str], *, text: Set[str]
+) -> pd.DataFrame:
+    """Parse the rows between two places of a file.
+
+    Raises
+    ------
+    RowError
+        If a row has more or fewer values than there are labels, or is not UTF-8.
+    """
+    chunks = []
+    while start < end:
+        stop = raw.find(b"\n", min(start + _CHUNK_BYTES, end) - 1, end)
+        stop = end if stop < 0 else stop + 1
+        chunk = _squeeze(raw[start:stop])
+        if chunk.strip():
+            try:
+                chunks.append(_read_chunk(chunk, labels))
+            except (pa.ArrowInvalid, ValueError) as error:
+                raise _locate(raw, start, stop, labels, error) from error
+        start = stop
+    names = [str(n) for n in range(len(labels))]
+    empty = pa.schema([(n, pa.string()) for n in names])
+    table = pa.concat_tables(chunks) if chunks else empty.empty_table()
+    columns = [_typed(table[n], label, text) for n, label in zip(names, labels, strict=True)]
+    return pa.table(columns, names=list(labels)).to_pandas()
+
+
+def _read_chunk(chunk: bytes, labels: Sequence[str]) -> pa.Table:
+    names = [str(n) for n in range(len(labels))]
+    if not names:
+        raise ValueError("rows without labels")
+    return csv.read_csv(
+        pa.BufferReader(chunk),
+        read_options=csv.ReadOptions(
+            column_names=names, block_size=len(chunk) + 1, use_threads=False
+        ),
+        parse_options=csv.ParseOptions(delimiter=" ", quote_char=False),
+        convert_options=csv.ConvertOptions(
+            column_types={n: pa.string() for n in names}, strings_can_be_null=False
+        ),
+    )
+
+
+def _squeeze(chunk: bytes) -> bytes:
+    """Leave one space between values and none at the ends of a line."""
+    if b"\t" in chunk:
+        chunk = chunk.replace(b"\t", b" ")
+    if b'"' in chunk or b"'" in chunk:
+        chunk = _hide_quotes(chunk)
+    if b"#" in chunk:
+        chunk = _strip_comments(chunk)
+    if b"  " not in chunk and b" \n" not in chunk and b"\n " not in chunk:
+        return chunk.strip(b" ")
+    letters: NDArray[np.uint8] = np.frombuffer(chunk, np.uint8)
+    is_kept = letters != ord(" ")
+    is_kept[1:] |= letters[:-1] > ord(" ")  # the first space after a value
+    letters = letters[is_kept]
+    is_kept = np.ones(len(letters), bool)
+    is_kept[:-1] = (letters[:-1] != ord(" ")) | (letters[1:] != ord("\n"))
+    return letters[is_kept].tobytes().rstrip(b" ")
+
+
+def _hide_quotes(chunk: bytes) -> bytes:
+    def hide(match: re.Match[bytes]) -> bytes:
+        inside = match.group(2).replace(b" ", _SPACE).replace(b"\t", _TAB).replace(b"#", _HASH)
+        return _MARK + inside
+
+    return _QUOTED.sub(hide, chunk)
+
+
+def _show(value: str) -> str:
+    for hidden, shown in ((_MARK, ""), (_SPACE, " "), (_TAB, "\t"), (_HASH, "#")):
+        value = value.replace(hidden.decode(), shown)
+    return value
+
+
+def _strip_comments(chunk: bytes) -> bytes:
+    return _COMMENT.sub(b"", chunk)
+
+
+def _typed(column: pa.ChunkedArray, label: str, text: Set[str]) -> pa.ChunkedArray:
+    """Give a column of text its type: the first of int, float and text that all values have."""
+    if label in text or _TEXT_LABEL.search(label) or not _looks_numeric(column):
+        return _unhide(column)
+    if pc.any(pc.starts_with(column, "+")).as_py():  # Arrow does not know the sign
+        column = pc.replace_substring_regex(column, r"^\+", "")
+    for kind in (pa.int64(), pa.float64()):
+        try:
+            return column.cast(kind)
+        except pa.ArrowInvalid:
+            continue
+    return _unhide(column)
+
+
+def _looks_numeric(column: pa.ChunkedArray) -> bool:
+    if not len(column):
+        return False
+    try:
+        float(column[0].as_py())
+    except ValueError:
+        return False
+    return True
+
+
+def _unhide(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    marked = pc.match_substring(column, _MARK.decode())
+    if not pc.any(marked).as_py():
+        return column
+    return pa.chunked_array([pa.array([_show(v) for v in column.to_pylist()], pa.string())])
+
+
+def _locate(raw: bytes, start: int, stop: int, labels: Sequence[str], cause: Exception) -> RowError:
+    """Find the row that a fast reader stumbled over."""
+    mend = "Mend the line, or copy the file again if it may be cut short"
+    while start < stop:
+        end = raw.find(b"\n", start, stop)
+        end = stop if end < 0 else end
+        line = raw[start:end]
+        try:
+            line.decode()
+        except UnicodeDecodeError as error:
+            return RowError(start, "be UTF-8 text", f"byte {error.start + 1} of the line", mend)
+        values = split_line(line)
+        must = f"have {len(labels)} values"
+        if values and len(values) > len(labels):
+            extra = f"{len(values)}: {values[len(labels)]!r} in column {len(labels) + 1}"
+            return RowError(start, must, extra, mend)
+        if values and len(values) < len(labels):
+            label = labels[len(values)]
+            short = f"{len(values)}: none in column {len(values) + 1} ({label})"
+            return RowError(start, must, short, mend)
+        start = end + 1
+    return RowError(start - 1, "be rows of values", str(cause).splitlines()[0], mend)
+
+
+def format_columns(rows: pd.DataFrame, *, name: str) -> list[pa.Array]:
+    """Turn every column into text, one value a row.
+
+    Raises
+    ------
+    OutputError
+        If a text cannot be written in one line.
+    """
+    return [
+        _format_column(rows.iloc[:, n], str(label), name) for n, label in enumerate(rows.columns)
+    ]
+
+
+def format_rows(rows: pd.DataFrame, *, name: str) -> Iterator[memoryview]:
+    """Format rows as lines, chunk by chunk, ready to be written.
+
+    Raises
+    ------
+    OutputError
+        If a text cannot be written in one line.
+    """
+    for start in range(0, len(rows) if len(rows.columns) else 0, _CHUNK_ROWS):
+        columns = format_columns(rows.iloc[start : start + _CHUNK_ROWS], name=name)
+        lines = pc.binary_join_element_wise(*columns, " ")
+        lines = pc.binary_join_element_wise(lines, "", "\n")  # the line end of each
+        ends = np.frombuffer(lines.buffers()[1], np.int32, len(lines) + 1)
+        yield memoryview(lines.buffers()[2])[: int(ends[-1])]
+
+
+def _format_column(column: pd.Series, label: str, name: str) -> pa.Array:
+    kind = column.dtype.kind
+    if kind == "b":
+        return pa.array(column.to_numpy(np.int64)).cast(pa.string())
+    if kind in "iu":
+        return pa.array(column.to_numpy()).cast(pa.string())
+    if kind == "f":
+        return _format_floats(column.to_numpy())
+    return _quote(_as_text(column), label, name)
+
+
+def _as_text(column: pd.Series) -> pa.Array:
+    try:
+        words = pa.array(column, pa.string(), from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        words = pa.array(["" if v is None else str(v) for v in column], pa.string())
+    words = words.combine_chunks() if isinstance(words, pa.ChunkedArray) else words
+    return pc.fill_null(words, "")
+
+
+def _format_floats(values: NDArray[np.floating]) -> pa.Array:
+    """Write the fewest digits that come back unchanged; whole numbers keep a decimal point."""
+    is_whole = bool(np.all(np.abs(values) < 2**53) and np.all(values == np.rint(values)))
+    if is_whole:
+        whole = pa.array(values.astype(np.int64)).cast(pa.string())
+        return pc.binary_join_element_wise(whole, ".0", "")
+    return pa.array(values).cast(pa.string())
+
+
+def _quote(words: pa.Array, label: str, name: str) -> pa.Array:
+    is_odd = pc.match_substring_regex(words, _NEEDS_QUOTES)
+    if not _TEXT_LABEL.search(label) and _is_all_numeric(words):
+        is_odd = pa.array(np.ones(len(words), bool))  # or they would come back as numbers
+    if not pc.any(is_odd).as_py():
+        return words
+    quoted = [
+        _quote_word(w, label, name) if odd else w
+        for w, odd in zip(words.to_pylist(), is_odd.to_pylist(), strict=True)
+    ]
+    return pa.array(quoted, pa.string())
+
+
+def _is_all_numeric(words: pa.Array) -> bool:
+    try:
+        words.cast(pa.float64())
+    except pa.ArrowInvalid:
+        return False
+    return len(words) > 0
+
+
+def _quote_word(word: str, label: str, name: str) -> str:
+    for quote in ('"', "'"):
+        if "\n" not in word and f"{quote} " not in word + " ":
+            return quote + word + quote
+    raise OutputError(
+        name,
+        must="hold texts of one line without both kinds of quotes",
+        got=f"{word!r} in {label}",
+        remedy="Rename it",
+    )
