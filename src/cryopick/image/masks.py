@@ -1,0 +1,52 @@
+"""Round regions of square images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cryopick.checks import require_above
+
+__all__ = ["circle_mask"]
+
+
+def circle_mask(
+    size: int,
+    *,
+    radius: float,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Mark the pixels of a square image that lie in a circle around its centre.
+
+    Parameters
+    ----------
+    size
+        Side of the image, px; its centre is pixel ``size // 2``.
+    radius
+        px; a pixel exactly on the circle is inside.
+    device
+        Of the result.
+
+    Returns
+    -------
+    Tensor
+        (size, size) bool.
+
+    Raises
+    ------
+    ParameterError
+        If `size` is not above 0.
+
+    Examples
+    --------
+    >>> circle_mask(4, radius=1.0).int()
+    tensor([[0, 0, 0, 0],
+            [0, 0, 1, 0],
+            [0, 1, 1, 1],
+            [0, 0, 1, 0]], dtype=torch.int32)
+    """
+    require_above(size, 0, name="size", unit="px")
+    steps = torch.arange(size, device=device) - size // 2
+    distance2 = steps[:, None] ** 2 + steps[None, :] ** 2
+    mask: Tensor = distance2 <= radius * radius
+    return mask

@@ -1,0 +1,248 @@
+"""Bring particle images to one grey scale: background mean 0, standard deviation 1.
+
+The background is what lies outside a circle around the image centre. Its least-squares plane is
+found for all images by one product with a basis that is made once for a box size.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cryopick.checks import require_shape
+from cryopick.errors import DataError, ParameterError
+from cryopick.image.masks import circle_mask
+
+__all__ = ["Background", "make_background", "normalize_images", "replace_dust"]
+
+_FLAT = 1e-10  # a background whose standard deviation is below this has no contrast
+_PIXELS_AT_ONCE = 1 << 18  # 1 MB of float32: what a core keeps near itself
+
+
+@dataclass(frozen=True)
+class Background:
+    """The background of square images of one size, and the functions fitted to it."""
+
+    size: int
+    radius: float  # px
+    mask: Tensor  # (size * size,) 1 on the background, 0 inside the circle
+    basis: Tensor  # (k, size * size) orthonormal on the background, 0 inside the circle
+    extension: Tensor  # (k, size * size) the same functions, everywhere
+    n_pixels: int  # on the background
+
+    def in_float64(self) -> Background:
+        """Make the same in float64."""
+        return make_background(
+            self.size,
+            radius=self.radius,
+            has_ramp=len(self.basis) > 1,
+            device=self.basis.device,
+            dtype=torch.float64,
+        )
+
+
+@functools.lru_cache(maxsize=8)
+def make_background(
+    size: int,
+    *,
+    radius: float,
+    has_ramp: bool = True,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Background:
+    """Prepare the fit of a constant or a plane to the background.
+
+    Parameters
+    ----------
+    size
+        Side of the images, px.
+    radius
+        px; pixels further than this from the centre ``size // 2`` are background.
+    has_ramp
+        Fit a plane; otherwise only a constant.
+    device, dtype
+        Of the images to come.
+
+    Returns
+    -------
+    Background
+        Kept, so that a second call with the same arguments costs nothing.
+
+    Raises
+    ------
+    ParameterError
+        If the circle leaves too few pixels for the fit.
+    """
+    steps = torch.arange(size, device=device, dtype=torch.float64) / size - 0.5
+    one = torch.ones(size, size, device=device, dtype=torch.float64)
+    functions = [one, one * steps[None, :], one * steps[:, None]] if has_ramp else [one]
+    raw = torch.stack(functions).reshape(len(functions), -1)
+    outside = ~circle_mask(size, radius=radius, device=device).reshape(-1)
+    count = int(outside.sum())
+    if count <= len(functions):
+        raise ParameterError(
+            "background_diameter",
+            must="leave background around the circle",
+            got=f"{2 * radius:g} px in a box of {size} px",
+            remedy="Give a smaller circle or a larger box",
+        )
+    masked = raw * outside
+    # Gram-Schmidt in matrix form: with G = L L^T, the rows of L^-1 raw are orthonormal
+    lower = torch.linalg.cholesky(masked @ raw.T)
+    extension = torch.linalg.solve_triangular(lower, raw, upper=False)
+    return Background(
+        size=size,
+        radius=radius,
+        mask=outside.to(dtype),
+        basis=(extension * outside).to(dtype),
+        extension=extension.to(dtype),
+        n_pixels=count,
+    )
+
+
+def normalize_images(
+    images: Tensor, background: Background, *, invert_contrast: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Subtract the fit to the background and divide by its standard deviation.
+
+    Parameters
+    ----------
+    images
+        (n, y, x) of the size, dtype and device of `background`.
+    background
+        Made by `make_background`.
+    invert_contrast
+        Change the sign of the result.
+
+    Returns
+    -------
+    images
+        (n, y, x), new.
+    is_flat
+        (n,) bool, True where the background has no contrast; such an image is all zero.
+
+    Raises
+    ------
+    ShapeError
+        If the images have another size.
+    DataError
+        If a pixel is NaN or infinite.
+
+    Notes
+    -----
+    The steps, the circle and the population standard deviation are those of
+    ``relion_preprocess --norm``; the sums are over one image at a time, so neither order nor
+    number of images changes a result beyond rounding.
+    """
+    size = background.size
+    require_shape(images, f"n {size} {size}", name="images")
+    result = torch.empty_like(images)
+    deviation = images.new_empty(len(images))
+    step = max(1, _PIXELS_AT_ONCE // size**2)
+    for start in range(0, len(images), step):
+        end = start + step
+        flat = images[start:end].reshape(-1, size * size)
+        level, deviation[start:end] = _subtract_fit(flat, background)
+        factor = torch.where(deviation[start:end] < _FLAT, 0.0, 1 / deviation[start:end])
+        factor = -factor if invert_contrast else factor
+        torch.mul(level, factor[:, None], out=result[start:end].view(-1, size * size))
+    if not bool(torch.isfinite(deviation).all()):
+        raise DataError(
+            "particle images",
+            must="be finite numbers",
+            got="NaN or infinity",
+            remedy="Repair the micrograph",
+        )
+    return result, deviation < _FLAT
+
+
+def _subtract_fit(flat: Tensor, background: Background) -> tuple[Tensor, Tensor]:
+    """Residual of the fit (n, p), and its standard deviation on the background (n,)."""
+    coefficients = _project(flat, background)
+    level = torch.addmm(flat, coefficients, background.extension, alpha=-1)
+    energy = level.square() @ background.mask
+    is_steep = bool((coefficients.square().sum(dim=1) > 100 * energy).any())
+    if is_steep and flat.dtype != torch.float64:  # float32 would leave rounding in the noise
+        exact, deviation = _subtract_fit(flat.double(), background.in_float64())
+        return exact.to(flat.dtype), deviation.to(flat.dtype)
+    return level, (energy / background.n_pixels).sqrt()
+
+
+def _project(flat: Tensor, background: Background) -> Tensor:
+    """Coefficients (n, k) of the functions fitted; one matrix-vector product each is fastest."""
+    return torch.stack([flat @ function for function in background.basis], dim=1)
+
+
+def replace_dust(
+    images: Tensor, background: Background, *, white: float, black: float, seeds: Tensor
+) -> Tensor:
+    """Replace outlying pixels by noise of the background's mean and standard deviation.
+
+    Parameters
+    ----------
+    images
+        (n, y, x) of the size, dtype and device of `background`.
+    background
+        Made by `make_background`.
+    white, black
+        Pixels more than this many standard deviations above (below) the mean of the background
+        are replaced; 0 or less leaves that side alone.
+    seeds
+        (n,) int64: the noise of an image depends on its seed and on nothing else.
+
+    Returns
+    -------
+    Tensor
+        (n, y, x), new.
+
+    Raises
+    ------
+    ShapeError
+        If an array has another size.
+    """
+    size = background.size
+    require_shape(images, f"n {size} {size}", name="images")
+    require_shape(seeds, str(len(images)), name="seeds")
+    flat = images.reshape(-1, size * size)
+    mean = (flat @ background.mask / background.n_pixels)[:, None]
+    variance = (flat - mean).square() @ background.mask / background.n_pixels
+    deviation = variance.sqrt()[:, None]
+    is_dust = torch.zeros_like(flat, dtype=torch.bool)
+    if white > 0:
+        is_dust |= flat > mean + white * deviation
+    if black > 0:
+        is_dust |= flat < mean - black * deviation
+    image, pixel = is_dust.nonzero(as_tuple=True)
+    noise = _normal_draws(seeds[image], pixel).to(flat.dtype)
+    cleaned = flat.clone()
+    cleaned[image, pixel] = mean[image, 0] + deviation[image, 0] * noise
+    return cleaned.reshape(images.shape)
+
+
+def _normal_draws(seeds: Tensor, counters: Tensor) -> Tensor:
+    """Draw standard normal numbers, each a function of its seed and counter (Box-Muller)."""
+    first = _mix(_mix(seeds) ^ (2 * counters))
+    second = _mix(_mix(seeds) ^ (2 * counters + 1))
+    uniform = ((first >> 11) & ((1 << 52) - 1)).double().add(0.5) / (1 << 52)
+    turn = ((second >> 11) & ((1 << 52) - 1)).double() / (1 << 52)
+    return torch.sqrt(-2 * torch.log(uniform)) * torch.cos(2 * math.pi * turn)
+
+
+def _mix(words: Tensor) -> Tensor:
+    """Scramble 64-bit words (the finaliser of SplitMix64, Steele et al. 2014)."""
+    words = words + _signed(0x9E3779B97F4A7C15)
+    words = (words ^ _shift_right(words, 30)) * _signed(0xBF58476D1CE4E5B9)
+    words = (words ^ _shift_right(words, 27)) * _signed(0x94D049BB133111EB)
+    return words ^ _shift_right(words, 31)
+
+
+def _shift_right(words: Tensor, bits: int) -> Tensor:
+    return (words >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _signed(word: int) -> int:
+    return word - (1 << 64) if word >= 1 << 63 else word
