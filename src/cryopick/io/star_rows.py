@@ -49,7 +49,8 @@ def parse_values(labels: Sequence[str], values: Sequence[str], *, text: Set[str]
         label: _typed(pa.chunked_array([pa.array([value])]), label, text)
         for label, value in zip(labels, values, strict=True)
     }
-    return pa.table(columns).to_pandas()
+    table: pd.DataFrame = pa.table(columns).to_pandas()
+    return table
 
 
 def parse_rows(
@@ -77,7 +78,8 @@ def parse_rows(
     empty = pa.schema([(n, pa.string()) for n in names])
     table = pa.concat_tables(chunks) if chunks else empty.empty_table()
     columns = [_typed(table[n], label, text) for n, label in zip(names, labels, strict=True)]
-    return pa.table(columns, names=list(labels)).to_pandas()
+    rows: pd.DataFrame = pa.table(columns, names=list(labels)).to_pandas()
+    return rows
 
 
 def _read_chunk(chunk: bytes, labels: Sequence[str]) -> pa.Table:
@@ -112,7 +114,8 @@ def _squeeze(chunk: bytes) -> bytes:
     letters = letters[is_kept]
     is_kept = np.ones(len(letters), bool)
     is_kept[:-1] = (letters[:-1] != ord(" ")) | (letters[1:] != ord("\n"))
-    return letters[is_kept].tobytes().rstrip(b" ")
+    squeezed: bytes = letters[is_kept].tobytes()
+    return squeezed.rstrip(b" ")
 
 
 def _hide_quotes(chunk: bytes) -> bytes:
