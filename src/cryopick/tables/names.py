@@ -8,12 +8,12 @@ from pathlib import PurePosixPath
 from cryopick.errors import TableError
 from cryopick.tables.paths import micrograph_key
 
-__all__ = ["MicrographNames", "bare_name", "coordinate_stem"]
+__all__ = ["MicrographNames", "bare_name", "coordinate_stem", "file_stems"]
 
 _IMAGE = {".mrc", ".mrcs", ".map", ".rec", ".tif", ".tiff", ".eer", ".png", ".jpg", ".jpeg"}
 _IMAGE |= {".hdf", ".hdf5", ".em", ".spi", ".dm4", ".gz", ".bz2"}
 _COORDINATE = {".star", ".pos", ".box", ".cbox", ".json", ".txt", ".tab", ".tsv", ".coords"}
-_ENDINGS = ("_autopick", "_manualpick", "_automatch", "_topazpicks", "_info", "_boxes")
+_ENDINGS = ("_autopick", "_manualpick", "_automatch", "_topazpicks", "_extract", "_info", "_boxes")
 
 
 def _without(name: str, suffixes: set[str]) -> str:
@@ -47,6 +47,26 @@ def coordinate_stem(name: str) -> str:
         if stem.endswith(ending) and len(stem) > len(ending):
             return stem.removesuffix(ending)
     return _without(stem, _IMAGE)
+
+
+def file_stems(names: Iterable[str]) -> dict[str, str]:
+    """Path without suffix for a file about each micrograph.
+
+    Most programs look for files by the bare name of the micrograph; folders are kept only where
+    two micrographs would otherwise share a file.
+
+    Examples
+    --------
+    >>> file_stems(["Movies/a.mrc", "Movies/b.mrc"])
+    {'Movies/a.mrc': 'a', 'Movies/b.mrc': 'b'}
+    >>> file_stems(["1/a.mrc", "2/a.mrc"])
+    {'1/a.mrc': '1/a', '2/a.mrc': '2/a'}
+    """
+    unique = list(dict.fromkeys(names))
+    bare = [bare_name(name) for name in unique]
+    if len(set(bare)) == len(bare):
+        return dict(zip(unique, bare, strict=True))
+    return {name: micrograph_key(_image_name(name)) for name in unique}
 
 
 class MicrographNames:

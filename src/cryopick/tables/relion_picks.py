@@ -7,7 +7,6 @@ micrograph, and a folder of such files.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from cryopick.errors import CryopickError, TableError
 from cryopick.io.atomic import write_text
 from cryopick.io.star import read_star, write_star
 from cryopick.tables.model import Picks
+from cryopick.tables.names import coordinate_stem
 from cryopick.tables.paths import micrograph_key, require_unique_keys, resolve_path
 from cryopick.tables.relion_names import PARTICLE_OPTICS, PICK_ROWS, from_relion, to_relion
 from cryopick.tables.relion_tables import (
@@ -34,7 +34,6 @@ __all__ = [
     "write_summary",
 ]
 
-_SUFFIX = re.compile(r"_(autopick|manualpick|topazpick|extract|picks?|coords?|coordinates)$")
 _NOT_COORDINATES = {"summary.star", "job.star"}
 
 
@@ -76,7 +75,7 @@ def read_picks(path: Path, *, refused: list[CryopickError] | None = None) -> Pic
     optics = blocks.get("optics")
     rows = _pick_rows(table, optics, path)
     if "micrograph" not in rows.columns:
-        rows.insert(0, "micrograph", _micrograph_of(path.name))
+        rows.insert(0, "micrograph", coordinate_stem(path.name) + ".mrc")
     return Picks(rows=rows, source=path)
 
 
@@ -130,11 +129,6 @@ def _pick_rows(table: pd.DataFrame, optics: pd.DataFrame | None, path: Path) -> 
     if optics is not None and PARTICLE_OPTICS["pixel_size"] in optics.columns:
         groups = from_relion(optics, PARTICLE_OPTICS, path)
     return particle_rows_from_relion(table, groups, path)
-
-
-def _micrograph_of(name: str) -> str:
-    stem = name.removesuffix(".star")
-    return _SUFFIX.sub("", stem) + ".mrc"
 
 
 def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -215,7 +209,7 @@ def _read_folder(folder: Path, refused: list[CryopickError] | None) -> Picks:
         raise TableError(
             str(folder), must="hold coordinate files", got="no STAR file", remedy="Check the path"
         )
-    named = {str(f.relative_to(folder).parent / _micrograph_of(f.name)): f for f in files}
+    named = {coordinate_stem(str(f.relative_to(folder))) + ".mrc": f for f in files}
     return _read_files(named, folder, refused)
 
 
