@@ -10,6 +10,7 @@ import typer
 
 from cryopick import __version__
 from cryopick.cli.console import error_line, warn
+from cryopick.cli.evaluate import evaluate_app
 from cryopick.errors import CryopickError
 
 __all__ = ["app", "main"]
@@ -40,6 +41,9 @@ def _common(
     _print_version(value=version)
     if debug:
         os.environ["CRYOPICK_DEBUG"] = "1"
+
+
+app.add_typer(evaluate_app, name="evaluate")
 
 
 def main() -> None:
