@@ -42,6 +42,7 @@ def evaluate_ctf(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     half: bool = True,
+    until_first_peak: bool = False,
 ) -> Tensor:
     """Evaluate the CTF of some images at the samples of their Fourier transforms.
 
@@ -71,6 +72,8 @@ def evaluate_ctf(
         Of the result.
     half
         Whether to leave out the redundant half, as ``torch.fft.rfft2`` does.
+    until_first_peak
+        Whether to put 1 where the phase gamma is beyond the first peak, pi / 2.
 
     Returns
     -------
@@ -111,7 +114,8 @@ def evaluate_ctf(
     k2 = fx * fx + fy * fy
     defocus_k2 = xx * (fx * fx) + yy * (fy * fy) + 2 * xy * (fx * fy)
     gamma = _gamma(defocus_k2, k2, voltage, spherical_aberration, amplitude_contrast, phase)
-    return _with_envelope(gamma, k2, b, factor)
+    ctf = _with_envelope(gamma, k2, b, factor)
+    return torch.where(gamma.abs() < math.pi / 2, ctf, 1.0) if until_first_peak else ctf
 
 
 def evaluate_ctf_profile(

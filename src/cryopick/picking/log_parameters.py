@@ -21,7 +21,7 @@ _SHIPPED: dict[str, dict[str, Any]] = {
         "neighbour_distance": 100.0,
         "max_resolution": 20.0,
         "optimise_scale": True,
-        "max_search": 5.0,
+        "max_search": 5,
         "outlier_zscore": 8.0,
         "skip_side": 0,
         "use_ctf": False,
@@ -103,7 +103,7 @@ class LogParameters(Parameters):
     optimise_scale: bool | None = _only(
         "relion", "optimise_scale", help="Shrink to a size whose Fourier transform is fast."
     )
-    max_search: float | None = _only(
+    max_search: int | None = _only(
         "relion",
         "max_search",
         help="Compare with blobs up to this factor smaller and larger.",
@@ -163,7 +163,7 @@ class LogParameters(Parameters):
         Examples
         --------
         >>> LogParameters(min_diameter=80, max_diameter=90, mode="relion").value("max_search")
-        5.0
+        5
         """
         given = getattr(self, name)
         return _SHIPPED[self.mode].get(name) if given is None else given
