@@ -1,14 +1,15 @@
 """Bring particle images to one grey scale: background mean 0, standard deviation 1.
 
 The background is what lies outside a circle around the image centre. Its least-squares plane is
-found for all images by one product with a basis that is made once for a box size.
+found for all images at once from sums over their rows and columns; the normal matrix of the fit
+is made once for a box size.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,29 +21,24 @@ from cryopick.image.masks import circle_mask
 __all__ = ["Background", "make_background", "normalize_images", "replace_dust"]
 
 _FLAT = 1e-10  # a background whose standard deviation is below this has no contrast
+_STEEP = 30  # standard deviations; rounding of a plane this high would show in float32
 _PIXELS_AT_ONCE = 1 << 18  # 1 MB of float32: what a core keeps near itself
 
 
 @dataclass(frozen=True)
 class Background:
-    """The background of square images of one size, and the functions fitted to it."""
+    """The background of square images of one size, and what a fit to it needs."""
 
     size: int
-    radius: float  # px
-    mask: Tensor  # (size * size,) 1 on the background, 0 inside the circle
-    basis: Tensor  # (k, size * size) orthonormal on the background, 0 inside the circle
-    extension: Tensor  # (k, size * size) the same functions, everywhere
+    has_ramp: bool  # whether a plane is fitted, or only a constant
+    mask: Tensor  # (size, size) 1 on the background, 0 inside the circle
+    steps: Tensor  # (size,) coordinate of rows and columns, about -0.5 to 0.5
+    inverse: Tensor  # (k, k) float64, inverse of the normal matrix of 1, x, y on the background
     n_pixels: int  # on the background
 
-    def in_float64(self) -> Background:
-        """Make the same in float64."""
-        return make_background(
-            self.size,
-            radius=self.radius,
-            has_ramp=len(self.basis) > 1,
-            device=self.basis.device,
-            dtype=torch.float64,
-        )
+    def to(self, dtype: torch.dtype) -> Background:
+        """Convert to another floating-point type."""
+        return replace(self, mask=self.mask.to(dtype), steps=self.steps.to(dtype))
 
 
 @functools.lru_cache(maxsize=8)
@@ -77,30 +73,25 @@ def make_background(
     ParameterError
         If the circle leaves too few pixels for the fit.
     """
-    steps = torch.arange(size, device=device, dtype=torch.float64) / size - 0.5
+    outside = ~circle_mask(size, radius=radius, device=device)
+    steps = (torch.arange(size, device=device, dtype=torch.float64) - size // 2) / size
     one = torch.ones(size, size, device=device, dtype=torch.float64)
     functions = [one, one * steps[None, :], one * steps[:, None]] if has_ramp else [one]
-    raw = torch.stack(functions).reshape(len(functions), -1)
-    outside = ~circle_mask(size, radius=radius, device=device).reshape(-1)
-    count = int(outside.sum())
-    if count <= len(functions):
+    design = torch.stack([function[outside] for function in functions])
+    if design.shape[1] <= len(functions):
         raise ParameterError(
             "background_diameter",
             must="leave background around the circle",
             got=f"{2 * radius:g} px in a box of {size} px",
             remedy="Give a smaller circle or a larger box",
         )
-    masked = raw * outside
-    # Gram-Schmidt in matrix form: with G = L L^T, the rows of L^-1 raw are orthonormal
-    lower = torch.linalg.cholesky(masked @ raw.T)
-    extension = torch.linalg.solve_triangular(lower, raw, upper=False)
     return Background(
         size=size,
-        radius=radius,
+        has_ramp=has_ramp,
         mask=outside.to(dtype),
-        basis=(extension * outside).to(dtype),
-        extension=extension.to(dtype),
-        n_pixels=count,
+        steps=steps.to(dtype),
+        inverse=torch.linalg.inv(design @ design.T),
+        n_pixels=design.shape[1],
     )
 
 
@@ -144,12 +135,11 @@ def normalize_images(
     deviation = images.new_empty(len(images))
     step = max(1, _PIXELS_AT_ONCE // size**2)
     for start in range(0, len(images), step):
-        end = start + step
-        flat = images[start:end].reshape(-1, size * size)
-        level, deviation[start:end] = _subtract_fit(flat, background)
-        factor = torch.where(deviation[start:end] < _FLAT, 0.0, 1 / deviation[start:end])
+        few = slice(start, start + step)
+        level, deviation[few] = _subtract_fit(images[few], background)
+        factor = torch.where(deviation[few] < _FLAT, 0.0, 1 / deviation[few])
         factor = -factor if invert_contrast else factor
-        torch.mul(level, factor[:, None], out=result[start:end].view(-1, size * size))
+        torch.mul(level, factor[:, None, None], out=result[few])
     if not bool(torch.isfinite(deviation).all()):
         raise DataError(
             "particle images",
@@ -160,21 +150,31 @@ def normalize_images(
     return result, deviation < _FLAT
 
 
-def _subtract_fit(flat: Tensor, background: Background) -> tuple[Tensor, Tensor]:
-    """Residual of the fit (n, p), and its standard deviation on the background (n,)."""
-    coefficients = _project(flat, background)
-    level = torch.addmm(flat, coefficients, background.extension, alpha=-1)
-    energy = level.square() @ background.mask
-    is_steep = bool((coefficients.square().sum(dim=1) > 100 * energy).any())
-    if is_steep and flat.dtype != torch.float64:  # float32 would leave rounding in the noise
-        exact, deviation = _subtract_fit(flat.double(), background.in_float64())
-        return exact.to(flat.dtype), deviation.to(flat.dtype)
-    return level, (energy / background.n_pixels).sqrt()
+def _subtract_fit(images: Tensor, background: Background) -> tuple[Tensor, Tensor]:
+    """Residual of the fit (n, y, x), and its standard deviation on the background (n,).
 
-
-def _project(flat: Tensor, background: Background) -> Tensor:
-    """Coefficients (n, k) of the functions fitted; one matrix-vector product each is fastest."""
-    return torch.stack([flat @ function for function in background.basis], dim=1)
+    Sums over rows and over columns give the plane in two passes and, being pairwise, keep the
+    precision of float32 that one long dot product loses.
+    """
+    masked = images * background.mask
+    rows, columns = masked.sum(dim=2), masked.sum(dim=1)
+    steps = background.steps
+    sums = [rows.sum(dim=1), columns @ steps, rows @ steps][: len(background.inverse)]
+    plane = torch.stack(sums, dim=1).double() @ background.inverse
+    along_x = along_y = plane[:, :1]
+    if background.has_ramp:
+        along_x, along_y = plane[:, 1:2] * steps, plane[:, :1] + plane[:, 2:] * steps
+        level = images - along_y[:, :, None].to(images.dtype)
+        level -= along_x[:, None, :].to(images.dtype)
+    else:
+        level = images - along_y[:, :, None].to(images.dtype)
+    energy = level.square().mul_(background.mask).sum(dim=(1, 2))
+    deviation = (energy / background.n_pixels).sqrt()
+    height = torch.maximum(along_x.abs().amax(dim=1), along_y.abs().amax(dim=1))
+    if images.dtype != torch.float64 and bool((height > _STEEP * deviation).any()):
+        exact, wide = _subtract_fit(images.double(), background.to(torch.float64))
+        return exact.to(images.dtype), wide.to(images.dtype)
+    return level, deviation
 
 
 def replace_dust(
@@ -207,10 +207,10 @@ def replace_dust(
     size = background.size
     require_shape(images, f"n {size} {size}", name="images")
     require_shape(seeds, str(len(images)), name="seeds")
-    flat = images.reshape(-1, size * size)
-    mean = (flat @ background.mask / background.n_pixels)[:, None]
-    variance = (flat - mean).square() @ background.mask / background.n_pixels
-    deviation = variance.sqrt()[:, None]
+    flat, mask = images.reshape(-1, size * size), background.mask.reshape(-1)
+    mean = (flat * mask).sum(dim=1, keepdim=True) / background.n_pixels
+    energy = (flat - mean).square().mul_(mask).sum(dim=1, keepdim=True)
+    deviation = (energy / background.n_pixels).sqrt()
     is_dust = torch.zeros_like(flat, dtype=torch.bool)
     if white > 0:
         is_dust |= flat > mean + white * deviation
