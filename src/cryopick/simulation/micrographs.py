@@ -37,7 +37,7 @@ from cryopick.simulation.parameters import (
     SpecimenParameters,
 )
 from cryopick.simulation.placement import place_particles
-from cryopick.simulation.projection import Model, merge_points, point_filter, splat
+from cryopick.simulation.projection import Model, merge_points, move_model, point_filter, splat
 from cryopick.simulation.surroundings import (
     Surroundings,
     draw_surroundings,
@@ -187,7 +187,7 @@ def _particles_rfft(
         rows = particles[particles["species"] == model.name]
         if rows.empty:
             continue
-        coarse = merge_points(model, spacing=pixel_size)
+        coarse = merge_points(move_model(model, device), spacing=pixel_size)
         field = torch.zeros(1, *shape, device=device)
         splat(
             field,
@@ -263,7 +263,7 @@ def _value_at(field: Tensor, particles: pd.DataFrame) -> NDArray[np.float32]:
     """Value of a map at the pixel nearest to each particle."""
     limits = np.array(field.shape) - 1
     nearest = np.clip(np.rint(particles[["y", "x"]].to_numpy()), 0, limits).astype(np.int64)
-    return field.cpu().numpy()[nearest[:, 0], nearest[:, 1]]
+    return np.asarray(field.cpu().numpy()[nearest[:, 0], nearest[:, 1]])
 
 
 def _add_hot_pixels(image: Tensor, count: int, generator: np.random.Generator) -> None:

@@ -120,7 +120,7 @@ def point_group(symmetry: str) -> NDArray[np.float64]:
 def view_numbers(
     matrices: NDArray[np.float64], *, symmetry: str = "C1", count: int = 24
 ) -> NDArray[np.int64]:
-    """Number the viewing directions: views with one number look alike but for in-plane rotation.
+    """Give views a number; views with the same look alike but for in-plane rotation.
 
     Parameters
     ----------

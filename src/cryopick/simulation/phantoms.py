@@ -2,8 +2,9 @@
 
 A shape is filled with helical rods that keep clear of each other, then with loops between
 them, until the mass is that of protein at 1.35 g/ml; every residue is copied by the point
-group. Smooth random clefts keep domains apart. The result has no fold, but at the resolution of picking and 2D classes it has what a
-protein has: mass, outline, cavities, domains, rods 10 A apart, one hand.
+group. Smooth random clefts keep domains apart. The result has no fold, but at the resolution of
+picking and 2D classes it has what a protein has: mass, outline, cavities, domains, rods 10 A
+apart, one hand.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ class _Taken:
         self._stencil = steps[np.linalg.norm(steps, axis=1) * _CELL < spacing]
 
     def _cells(self, points: Points) -> NDArray[np.int64]:
-        return np.floor((points + self._half) / _CELL).astype(np.int64)
+        return np.asarray(np.floor((points + self._half) / _CELL), np.int64)
 
     def has(self, points: Points) -> NDArray[np.bool_]:
         """Whether each point (..., 3) is near one that was added."""

@@ -8,7 +8,7 @@ the model (the size of an atom or a residue) is applied in the same step.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,9 +18,18 @@ from torch import Tensor
 from cryopick.checks import require_even, require_shape
 from cryopick.image.fourier import crop_rfft, frequency_grid
 
-__all__ = ["Model", "merge_points", "point_filter", "project", "render_volume", "splat"]
+__all__ = [
+    "Model",
+    "merge_points",
+    "move_model",
+    "point_filter",
+    "project",
+    "render_volume",
+    "splat",
+]
 
 _POINTS_AT_ONCE = 1 << 20
+_PIXELS_AT_ONCE = 1 << 23  # of the fine grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +42,11 @@ class Model:
     blur: float  # rms of the Gaussian that each point stands for, A
     symmetry: str  # point group
     diameter: float  # of the sphere about the centre that holds the particle, A
+
+
+def move_model(model: Model, device: torch.device | str) -> Model:
+    """Bring a model to a device."""
+    return replace(model, positions=model.positions.to(device), weights=model.weights.to(device))
 
 
 def merge_points(model: Model, *, spacing: float) -> Model:
@@ -50,14 +64,7 @@ def merge_points(model: Model, *, spacing: float) -> Model:
     weights = model.weights.new_zeros(len(unique)).index_add_(0, place, model.weights)
     moments = model.positions.new_zeros(len(unique), 3)
     moments.index_add_(0, place, model.positions * model.weights[:, None])
-    return Model(
-        name=model.name,
-        positions=moments / weights[:, None],
-        weights=weights,
-        blur=model.blur,
-        symmetry=model.symmetry,
-        diameter=model.diameter,
-    )
+    return replace(model, positions=moments / weights[:, None], weights=weights)
 
 
 def splat(
@@ -138,13 +145,15 @@ def project(
     box_size: int,
     pixel_size: float,
     shifts_yx: NDArray[np.float64] | None = None,
+    image_index: NDArray[np.int64] | None = None,
+    count: int | None = None,
 ) -> Tensor:
     """Project a model along z after each rotation.
 
     Parameters
     ----------
     model
-        What to project.
+        What to project; the images are made on its device.
     rotations
         (n, 3, 3) as `euler_matrices` gives them.
     box_size
@@ -153,12 +162,17 @@ def project(
         A/px.
     shifts_yx
         (n, 2) px: how far the particle lies from the centre of its image.
+    image_index
+        (n,) the image that each projection is added to; without it each has its own.
+    count
+        Number of images, with `image_index`.
 
     Returns
     -------
     Tensor
-        (n, box_size, box_size) float32, V A: the projected potential above the solvent. The
-        centre of the model is at pixel ``box_size // 2`` on both axes plus its shift.
+        (n or count, box_size, box_size) float32, V A: the projected potential above the
+        solvent. The centre of the model is at pixel ``box_size // 2`` on both axes plus its
+        shift.
 
     Notes
     -----
@@ -166,26 +180,26 @@ def project(
     are 80 times weaker than the image; the transform is then cropped.
     """
     require_even(box_size, name="box_size")
-    count, fine = len(rotations), 2 * box_size
-    images = torch.zeros(count, fine, fine)
-    centers = np.full((count, 2), float(box_size))
-    if shifts_yx is not None:
-        centers = centers + 2 * np.asarray(shifts_yx)
-    splat(
-        images,
-        model,
-        torch.from_numpy(np.ascontiguousarray(rotations)),
-        torch.from_numpy(centers),
-        pixel_size=pixel_size / 2,
-        image_index=torch.arange(count),
-    )
-    transform = torch.fft.rfft2(images) * point_filter(
-        (fine, fine), model, pixel_size=pixel_size / 2
-    )
-    # cropping halves the grid twice over: 1/4 keeps pixel values
-    cropped = crop_rfft(transform, shape=(box_size, box_size)) / 4
-    result: Tensor = torch.fft.irfft2(cropped, s=(box_size, box_size))
-    return result
+    n_images = len(rotations) if count is None else count
+    places = np.arange(len(rotations)) if image_index is None else np.asarray(image_index)
+    offsets = np.zeros((len(rotations), 2)) if shifts_yx is None else np.asarray(shifts_yx)
+    step = max(1, _PIXELS_AT_ONCE // (2 * box_size) ** 2)
+    device = model.positions.device
+    images = torch.empty(n_images, box_size, box_size, device=device)
+    for first in range(0, n_images, step):
+        part = images[first : first + step]
+        rows = np.flatnonzero((places >= first) & (places < first + len(part)))
+        fine = torch.zeros(len(part), 2 * box_size, 2 * box_size, device=device)
+        splat(
+            fine,
+            model,
+            torch.tensor(rotations[rows], device=device),
+            torch.tensor(box_size + 2 * offsets[rows], device=device),
+            pixel_size=pixel_size / 2,
+            image_index=torch.tensor(places[rows] - first, device=device),
+        )
+        part[:] = _crop_fine(fine, model, pixel_size / 2)
+    return images
 
 
 def render_volume(model: Model, *, box_size: int, pixel_size: float) -> Tensor:
@@ -229,6 +243,16 @@ def render_volume(model: Model, *, box_size: int, pixel_size: float) -> Tensor:
     half = axis[: box_size // 2 + 1]
     transfer = (axis[:, None, None] * axis[:, None] * half).float()
     result: Tensor = torch.fft.irfftn(torch.fft.rfftn(volume) * transfer, s=volume.shape)
+    return result
+
+
+def _crop_fine(fine: Tensor, model: Model, pixel_size: float) -> Tensor:
+    """Turn images of spread points into images of twice the pixel size."""
+    height, width = fine.shape[-2:]
+    transfer = point_filter((height, width), model, pixel_size=pixel_size).to(fine.device)
+    # a quarter of the pixels: 1/4 keeps their values
+    cropped = crop_rfft(torch.fft.rfft2(fine) * transfer, shape=(height // 2, width // 2)) / 4
+    result: Tensor = torch.fft.irfft2(cropped, s=(height // 2, width // 2))
     return result
 
 

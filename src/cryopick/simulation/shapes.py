@@ -34,10 +34,13 @@ def _cylinder(points: Points) -> tuple[Points, Points, Points]:
     return np.hypot(x, y), np.arctan2(y, x), z
 
 
+def _as_bool(inside: object) -> Inside:
+    return np.asarray(inside, np.bool_)
+
+
 def _balls(points: Points, centers: Points, radii: Points) -> Inside:
     distance = np.linalg.norm(points[:, None, :] - centers, axis=2)
-    inside: Inside = (distance < radii).any(axis=1)
-    return inside
+    return _as_bool((distance < radii).any(axis=1))
 
 
 def _barrel(points: Points) -> Inside:
@@ -50,21 +53,17 @@ def _barrel(points: Points) -> Inside:
     outer = np.where(level > 37, 55.0, 57.0) * (1 + lobes) - groove
     gates = 17 * np.exp(-(((level - 37) / 9) ** 2)) + 20 * np.exp(-(((level - 75) / 10) ** 2))
     inner = 28 - gates
-    return (level < 74 - 0.02 * r) & (r < outer) & (r > inner)
+    return _as_bool((level < 74 - 0.02 * r) & (r < outer) & (r > inner))
 
 
 def _shell(points: Points) -> Inside:
-    """A hollow sphere with a bulge in each of 24 places: apoferritin."""
+    """Hollow sphere with a bulge in each of 24 places: apoferritin."""
     radius = np.linalg.norm(points, axis=1)
     unit = points / np.maximum(radius, 1e-6)[:, None]
     cubic = (unit**4).sum(1)  # 1 on the 4-fold axes, 1/3 on the 3-fold ones
     sixth = (unit**2).prod(1) * 27  # 1 on the 3-fold axes
-    return (
-        (radius > 41 + 3 * cubic)
-        & (radius < 62 - 5 * np.abs(cubic - 0.6))
-        & (cubic < 0.98)
-        & (sixth < 0.98)
-    )
+    is_wall = (radius > 41 + 3 * cubic) & (radius < 62 - 5 * np.abs(cubic - 0.6))
+    return _as_bool(is_wall & (cubic < 0.98) & (sixth < 0.98))
 
 
 def _rod(points: Points) -> Inside:
@@ -92,18 +91,18 @@ def _asymmetric(points: Points) -> Inside:
     x, y, z = points.T
     cleft = np.abs(y - 22 - 0.12 * x) < 2.5 + 0.04 * np.abs(z)
     bridges = (np.hypot(x - 20, z) < 13) | (np.hypot(x + 28, z - 12) < 12)
-    return _balls(points, centers, radii) & (~cleft | bridges)
+    return _as_bool(_balls(points, centers, radii) & (~cleft | bridges))
 
 
 def _ring(points: Points) -> Inside:
-    """A double ring of six with a wide pore: an AAA+ ATPase."""
+    """Double ring of six with a wide pore: an AAA+ ATPase."""
     r, phi, z = _cylinder(points)
     level = np.abs(z)
     twist = 0.25 * np.sign(z) * np.clip(level / 20, 0, 1)
     lobes = np.cos(6 * (phi - twist))
     outer = 62 + 5 * lobes - 0.010 * (level - 22) ** 2 - 4 * np.exp(-((level / 4) ** 2))
     inner = 15 + 0.15 * level
-    return (level < 38 + 4 * lobes * (r > 35)) & (r < outer) & (r > inner)
+    return _as_bool((level < 38 + 4 * lobes * (r > 35)) & (r < outer) & (r > inner))
 
 
 def _tetramer(points: Points) -> Inside:
@@ -124,7 +123,7 @@ def _cage(points: Points) -> Inside:
     copies = np.concatenate([signs * knob for knob in np.concatenate(knobs)])
     radius = np.linalg.norm(points, axis=1)
     outer = _balls(points, corners, np.full(4, 27.0)) | _balls(points, copies, np.full(12, 15.0))
-    return outer & (radius > 22)
+    return _as_bool(outer & (radius > 22))
 
 
 SHAPES: dict[str, Shape] = {

@@ -147,7 +147,7 @@ def _ice(
     parameters: MicrographSimulationParameters,
     generator: np.random.Generator,
 ) -> Tensor:
-    """A wedge with a bowl, as in a hole that is thicker at its rim."""
+    """Wedge with a bowl, as in a hole that is thicker at its rim."""
     angle = generator.uniform(0, 2 * math.pi)
     bowl = generator.uniform(-0.5, 1.0)
     reach = float(max(y.abs().max(), x.abs().max())) or 1.0
@@ -176,7 +176,7 @@ def _carbon(y: Tensor, x: Tensor, fraction: float, generator: np.random.Generato
 
 
 def _blobs(y: Tensor, x: Tensor, mean: float, generator: np.random.Generator) -> Tensor:
-    """Rounded lumps with an uneven outline, mottled because their crystals lie at all angles."""
+    """Draw rounded lumps of uneven outline, mottled because their crystals lie at all angles."""
     thickness = torch.zeros(len(y), x.shape[1], device=y.device)
     for _ in range(int(generator.poisson(mean))):
         centre_y = generator.uniform(float(y.min()), float(y.max()))
