@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cryopick.errors import FormatError
 from cryopick.io.atomic import writing
 
-__all__ = ["read_cs", "write_cs"]
+__all__ = ["read_cs", "read_cs_fields", "write_cs"]
 
 _COMPRESSED = b"\x94CSDAT"  # cryoSPARC 4 keeps its largest tables in this form of its own
 
@@ -72,6 +72,20 @@ def read_cs(path: Path) -> NDArray[np.void]:
             remedy="Give the .cs file of a cryoSPARC job",
         )
     return np.asarray(table)
+
+
+def read_cs_fields(path: Path) -> tuple[str, ...]:
+    """Names of the fields of a ``.cs`` table, without its rows where NumPy can map the file.
+
+    Raises
+    ------
+    FormatError
+        If the file cannot be read.
+    """
+    try:
+        return tuple(np.load(path, mmap_mode="r", allow_pickle=False).dtype.names or ())
+    except (OSError, ValueError):
+        return tuple(read_cs(path).dtype.names or ())  # which says what is wrong
 
 
 def write_cs(path: Path, fields: dict[str, NDArray[Any]]) -> None:

@@ -21,7 +21,7 @@ import pandas as pd
 from cryopick.errors import FormatError
 from cryopick.io.atomic import output_errors
 
-__all__ = ["ScipionSet", "read_scipion_set", "write_scipion_set"]
+__all__ = ["ScipionSet", "read_item_class", "read_scipion_set", "write_scipion_set"]
 
 _TYPES = {"Integer": "INTEGER", "Boolean": "INTEGER", "Float": "REAL"}
 _FIXED = ("id", "enabled", "label", "comment", "creation")
@@ -55,14 +55,36 @@ def read_scipion_set(path: Path) -> ScipionSet:
     FormatError
         If the file is missing, is no SQLite file or holds no Scipion set.
     """
-    path = Path(path)
+    with _reading(Path(path)) as connection:
+        return _read(connection)
+
+
+def read_item_class(path: Path) -> str:
+    """Class of the items of a set, for example ``Particle``; empty if an empty set has none.
+
+    Raises
+    ------
+    FormatError
+        If the file is missing, is no SQLite file or holds no Scipion set.
+    """
+    with _reading(Path(path)) as connection:
+        if "Classes" not in _tables(connection):
+            return _read(connection).item_class
+        found = connection.execute("SELECT class_name FROM Classes WHERE label_property='self'")
+        return str((found.fetchone() or [""])[0])
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.is_file():
         raise FormatError(
             str(path), must="be a Scipion set", got="no such file", remedy="Check the path"
         )
     try:
-        with _reading(path) as connection:
-            return _read(connection)
+        # read-only, so that a set which Scipion has open is neither locked nor changed
+        address = f"file:{quote(str(path.resolve()))}?mode=ro"
+        with contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
+            yield connection
     except sqlite3.DatabaseError as error:
         raise FormatError(
             str(path),
@@ -72,18 +94,13 @@ def read_scipion_set(path: Path) -> ScipionSet:
         ) from error
 
 
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[sqlite3.Connection]:
-    # read-only, so that a set which Scipion has open is neither locked nor changed
-    connection = sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True)
-    try:
-        yield connection
-    finally:
-        connection.close()
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    found = connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
+    return {name for (name,) in found}
 
 
 def _read(connection: sqlite3.Connection) -> ScipionSet:
-    tables = {n for (n,) in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+    tables = _tables(connection)
     properties: dict[str, str] = {}
     if "Properties" in tables:
         properties = dict(connection.execute("SELECT key, value FROM Properties"))
