@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 __all__ = [
     "ACCENT",
     "HALF",
+    "STYLE",
     "WIDE",
     "figure_to_png",
     "figure_to_svg",
@@ -33,6 +34,7 @@ __all__ = [
     "plot_picks_versus",
     "plot_precision_recall",
     "plot_scores",
+    "plot_values",
     "score_colours",
 ]
 
@@ -40,7 +42,7 @@ WIDE, HALF = 880, 425
 ACCENT = "#21728c"  # the blue-green in the middle of the score colours
 _INK, _FAINT, _WARM = "#3a3f45", "#c9ced3", "#c8553d"
 _MANY = 500  # points beyond this are drawn as pixels, or the page grows with the data set
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.edgecolor": "#8b929a",
@@ -72,7 +74,7 @@ def new_axes(*, width: int, height: int) -> tuple[Figure, Axes]:
     width, height
         Of the figure, CSS px (96 to the inch).
     """
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(width / 96, height / 96), layout="constrained")
         axes = figure.add_subplot()
         axes.grid(visible=True, axis="y")
@@ -92,7 +94,7 @@ def figure_to_svg(figure: Figure, *, label: str) -> str:
     from html import escape
 
     buffer = io.StringIO()
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure.savefig(buffer, format="svg", dpi=192, metadata={"Date": None}, transparent=True)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
@@ -105,7 +107,7 @@ def figure_to_svg(figure: Figure, *, label: str) -> str:
 def figure_to_png(figure: Figure, *, dpi: int = 192) -> bytes:
     """Draw a figure as a PNG file."""
     buffer = io.BytesIO()
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
     return buffer.getvalue()
 
@@ -138,7 +140,7 @@ def plot_scores(
     figure, axes = new_axes(width=WIDE, height=270)
     picks, peaks = _finite(picks), _finite(peaks)
     edges = _edges(np.concatenate([picks, peaks]), count=80)
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         if len(peaks):
             axes.hist(
                 _inside(peaks, edges), edges, color=_FAINT, label=f"all peaks ({len(peaks):,})"
@@ -168,7 +170,7 @@ def plot_picks_per_micrograph(counts: Values) -> Figure:
     heights = np.asarray(counts, np.float64)
     figure, axes = new_axes(width=WIDE, height=230)
     place = np.arange(1, len(heights) + 1)
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         if len(heights) <= 120:
             axes.bar(place, heights, width=0.78, color=ACCENT)
         else:
@@ -189,7 +191,7 @@ def plot_picks_per_micrograph(counts: Values) -> Figure:
 def plot_picks_versus(values: Values, counts: Values, *, name: str) -> Figure:
     """Plot picks of each micrograph against another of its values, such as its defocus."""
     figure, axes = new_axes(width=HALF, height=240)
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         _points(axes, np.asarray(values, np.float64), np.asarray(counts, np.float64))
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(_whole_numbers(5))
@@ -237,13 +239,19 @@ def plot_histogram(
         CSS px.
     """
     figure, axes = new_axes(width=width, height=height)
-    values = _finite(values)
-    edges = _edges(values, count=min(60, max(8, round(2 * len(values) ** 0.5))))
-    with rc_context(_STYLE):
-        axes.hist(_inside(values, edges), edges, color=ACCENT, rwidth=0.94)
+    plot_values(axes, values, name=name, counted=counted)
+    return figure
+
+
+def plot_values(axes: Axes, values: Values, *, name: str, counted: str) -> None:
+    """Plot a distribution as `plot_histogram` does, into axes that are there."""
+    finite = _finite(values)
+    edges = _edges(finite, count=min(60, max(8, round(2 * len(finite) ** 0.5))))
+    with rc_context(STYLE):
+        axes.hist(_inside(finite, edges), edges, color=ACCENT, rwidth=0.94)
+    axes.grid(visible=True, axis="y")
     axes.yaxis.set_major_locator(_whole_numbers(5))
     _label(axes, name, counted)
-    return figure
 
 
 def plot_precision_recall(
@@ -261,7 +269,7 @@ def plot_precision_recall(
         Recall and precision of the picks as they were cut.
     """
     figure, axes = new_axes(width=HALF, height=360)
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         axes.plot(recall, precision, color=ACCENT, lw=1.8, label=f"AP {average_precision:.3f}")
         f1 = 2 * shipped[0] * shipped[1] / max(sum(shipped), 1e-9)
         axes.plot(*shipped, "o", color=_WARM, ms=6, label=f"picks as cut, F1 {f1:.3f}")

@@ -1,0 +1,254 @@
+"""Make a picture of any file: micrograph, stack, volume or table."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from cryopick.errors import ParameterError, TableError
+from cryopick.io.atomic import writing
+from cryopick.io.micrograph import read_micrograph
+from cryopick.io.mrc import read_mrc, read_mrc_header, read_mrc_images
+from cryopick.io.star import read_star
+from cryopick.pipeline.evaluate import pair_names
+from cryopick.report.figures import figure_to_png
+from cryopick.report.pictures import picture_of_micrograph
+from cryopick.report.plates import draw_gallery, draw_histograms, draw_micrograph, draw_slices
+from cryopick.report.show_parameters import ShowParameters
+from cryopick.tables.paths import resolve_path
+from cryopick.tables.relion import read_particles, read_picks
+
+__all__ = ["read_images", "show"]
+
+_MRC = (".mrc", ".mrcs", ".map", ".rec", ".ccp4")
+_MOST_HISTOGRAMS = 9
+
+
+def show(
+    path: Path,
+    *,
+    out: Path,
+    parameters: ShowParameters,
+    picks: Path | None = None,
+    pixel_size: float | None = None,
+    columns: tuple[str, ...] = (),
+) -> str:
+    """Draw a file into a PNG.
+
+    Parameters
+    ----------
+    path
+        A micrograph, a stack, a volume or a STAR file.
+    out
+        The PNG file to write.
+    parameters
+        How to draw.
+    picks
+        Draw these over a micrograph: a STAR file or the folder of a picking job.
+    pixel_size
+        A/px of the micrograph, instead of what its header says.
+    columns
+        Draw histograms of these columns of a table.
+
+    Returns
+    -------
+    str
+        One sentence on what the picture shows.
+
+    Raises
+    ------
+    FormatError
+        If the file is broken.
+    TableError
+        If a column is missing or no picks belong to the micrograph.
+    ParameterError
+        If an option does not fit the kind of file, or `out` is no ``.png``.
+    OutputError
+        If `out` cannot be written.
+    """
+    path, out = Path(path), Path(out)
+    if out.suffix.lower() != ".png":
+        raise ParameterError("out", must="end in .png", got=out.name, remedy="Change --out")
+    is_table = path.suffix.lower() == ".star"
+    _refuse_misfits(path, is_table=is_table, has_picks=picks is not None, columns=columns)
+    if is_table:
+        figure, sentence = _show_table(path, columns, parameters)
+    else:
+        figure, sentence = _show_image(path, picks, pixel_size, parameters)
+    content = figure_to_png(figure, dpi=160)
+    with writing(out) as handle:
+        handle.write(content)
+    return sentence
+
+
+def read_images(names: pd.Series, indices: pd.Series, *, table: Path | None) -> NDArray[np.float32]:
+    """Read the images of some rows of a particle table.
+
+    Parameters
+    ----------
+    names
+        (n,) stack of each image, as the table names it.
+    indices
+        (n,) place in the stack, from 0.
+    table
+        The file of the table; relative names start near it.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n, y, x) in the order of the rows.
+
+    Raises
+    ------
+    FormatError
+        If a stack is missing, broken or too short.
+    TableError
+        If the images differ in size.
+    """
+    names, indices = names.reset_index(drop=True), indices.reset_index(drop=True)
+    images: list[NDArray[np.float32]] = [np.zeros((0, 0), np.float32)] * len(names)
+    for stack, places in indices.groupby(names, sort=False):
+        found = read_mrc_images(resolve_path(str(stack), table), places.to_numpy(np.int64))
+        for place, image in zip(places.index, found, strict=True):
+            images[int(place)] = image.astype(np.float32)
+    if len({i.shape for i in images}) > 1:
+        raise TableError(
+            str(table or "table"),
+            must="name images of one size",
+            got=", ".join(sorted({f"{i.shape[1]} x {i.shape[0]}" for i in images})),
+            remedy="Split it with: cryopick select subset",
+        )
+    return np.stack(images)
+
+
+def _refuse_misfits(
+    path: Path, *, is_table: bool, has_picks: bool, columns: tuple[str, ...]
+) -> None:
+    if columns and not is_table:
+        raise ParameterError(
+            "column", must="come with a table", got=path.name, remedy="Give a STAR file"
+        )
+    if has_picks and is_table:
+        raise ParameterError(
+            "picks",
+            must="come with a micrograph",
+            got=path.name,
+            remedy="Give the file of the micrograph and the table as --picks",
+        )
+
+
+def _show_image(
+    path: Path, picks: Path | None, pixel_size: float | None, parameters: ShowParameters
+) -> tuple[Figure, str]:
+    kind = [s for s in path.suffixes if s.lower() not in (".gz", ".bz2")][-1:]
+    header = read_mrc_header(path) if kind and kind[0].lower() in _MRC else None
+    if header is None or header.shape[0] == 1:
+        size = pixel_size or (header.pixel_size if header else None) or None
+        return _show_micrograph(path, picks, size, parameters)
+    if picks is not None:
+        raise ParameterError(
+            "picks", must="come with a micrograph", got=path.name, remedy="Leave out --picks"
+        )
+    count, height, width = header.shape
+    if header.is_volume and kind[0].lower() != ".mrcs":
+        sentence = f"Central slices of {path.name}, {width} x {height} x {count}."
+        return draw_slices(read_mrc(path, dtype=np.float32), title=path.name), sentence
+    shown = min(count, parameters.max_images)
+    images = read_mrc_images(path, np.arange(shown)).astype(np.float32)
+    labels = [str(i + 1) for i in range(shown)]
+    return _gallery(images, labels, count, path, parameters)
+
+
+def _show_micrograph(
+    path: Path, picks: Path | None, pixel_size: float | None, parameters: ShowParameters
+) -> tuple[Figure, str]:
+    pixels = read_micrograph(path)
+    picture = picture_of_micrograph(
+        pixels,
+        pixel_size=pixel_size,
+        low_pass=parameters.low_pass,
+        longest_side=parameters.longest_side,
+    )
+    rows = None if picks is None else _picks_on(path, picks)
+    width = pixels.shape[1] * (pixel_size or 1.0)
+    count = "" if rows is None else f", {len(rows):,} picks"
+    figure = draw_micrograph(
+        picture,
+        picks=rows,
+        default_diameter=parameters.diameter or width / 30,
+        title=f"{path.name}{count}",
+    )
+    return figure, f"{path.name}, {pixels.shape[1]} x {pixels.shape[0]}{count}."
+
+
+def _picks_on(micrograph: Path, picks: Path) -> pd.DataFrame:
+    """Take the picks of one micrograph; a file of one micrograph needs no matching name."""
+    table = read_picks(picks)
+    listed = table.attributes.get("micrographs")
+    names = [
+        str(n) for n in (listed if isinstance(listed, list) else table.rows["micrograph"].unique())
+    ]
+    exact = [n for n in names if micrograph.as_posix().endswith(n)]
+    same_stem = list(pair_names(names, [micrograph.name]))
+    found = exact or same_stem or (names if len(names) == 1 else [])
+    if not found:
+        raise TableError(
+            str(picks),
+            must=f"hold picks of {micrograph.name}",
+            got=", ".join(PurePosixPath(n).name for n in names[:3]) or "no micrograph",
+            remedy="Give the picks of this micrograph",
+        )
+    return table.rows[table.rows["micrograph"] == found[0]]
+
+
+def _show_table(
+    path: Path, columns: tuple[str, ...], parameters: ShowParameters
+) -> tuple[Figure, str]:
+    blocks = {name: b for name, b in read_star(path).items() if len(b)}
+    has_images = any("rlnImageName" in b for b in blocks.values())
+    if has_images and not columns:
+        particles = read_particles(path)
+        shown = particles.rows.head(parameters.max_images)
+        images = read_images(shown["image"], shown["image_index"], table=path)
+        labels = [str(i + 1) for i in range(len(shown))]
+        return _gallery(images, labels, len(particles), path, parameters)
+    tables = [b for name, b in blocks.items() if name != "optics"]
+    table = max(tables, key=len, default=pd.DataFrame())
+    values = _columns(path, table, columns)
+    return draw_histograms(values, title=f"{path.name}, {len(table):,} rows"), (
+        f"Histograms of {', '.join(values)} over {len(table):,} rows."
+    )
+
+
+def _columns(
+    path: Path, table: pd.DataFrame, wanted: tuple[str, ...]
+) -> dict[str, NDArray[np.float64]]:
+    numeric = [str(c) for c in table.columns if pd.api.types.is_numeric_dtype(table[c])]
+    short = {c.removeprefix("rln"): c for c in numeric}
+    names = [short.get(w, w) for w in wanted] or [c for c in numeric if table[c].nunique() > 1]
+    missing = [n for n in names if n not in numeric]
+    if missing or not names:
+        raise TableError(
+            str(path),
+            must=f"have a column of numbers {missing[0]}" if missing else "have numbers that vary",
+            got=", ".join(numeric) or "no column of numbers",
+            remedy="Name another --column",
+        )
+    kept = names if wanted else names[:_MOST_HISTOGRAMS]
+    return {n: table[n].to_numpy(np.float64) for n in kept}
+
+
+def _gallery(
+    images: NDArray[np.float32],
+    labels: list[str],
+    count: int,
+    path: Path,
+    parameters: ShowParameters,
+) -> tuple[Figure, str]:
+    title = f"{path.name}, {len(images):,} of {count:,} images"
+    figure = draw_gallery(images, labels=labels, columns=parameters.columns, title=title)
+    return figure, f"{len(images):,} of {count:,} images of {path.name}."
