@@ -11,7 +11,7 @@ the one above it: at least as many characters after its last dot (or in all, wit
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -29,7 +29,7 @@ from cryopick.io.star_rows import (
     split_line,
 )
 
-__all__ = ["read_star", "write_star"]
+__all__ = ["read_star", "read_star_labels", "write_star"]
 
 
 def read_star(path: Path, *, text: Collection[str] = ()) -> dict[str, pd.DataFrame]:
@@ -57,6 +57,22 @@ def read_star(path: Path, *, text: Collection[str] = ()) -> dict[str, pd.DataFra
         values than its header; the message names line and column.
     """
     return _Reader(Path(path), text).read()
+
+
+def read_star_labels(path: Path) -> dict[str, list[str]]:
+    """Read only the headers of a STAR file, to see what it is.
+
+    Returns
+    -------
+    dict of list of str
+        Labels without their underscore by block name; the rows are not checked.
+
+    Raises
+    ------
+    FormatError
+        If the file is missing or is no STAR file.
+    """
+    return {block.name: block.labels for block, _ in _Reader(Path(path), ()).blocks()}
 
 
 @dataclass
@@ -90,24 +106,34 @@ class _Reader:
             self._refuse(hole, "hold text only", "a zero byte", "Copy the file again")
 
     def read(self) -> dict[str, pd.DataFrame]:
-        blocks: dict[str, pd.DataFrame] = {}
+        """Read all tables."""
+        tables = {}
+        for block, end in self.blocks():
+            if block.values is not None:
+                table = parse_values(block.labels, block.values, text=self._text)
+            else:
+                table = self._read_rows(block, end)
+            tables[block.name] = table
+        return tables
+
+    def blocks(self) -> Iterator[tuple[_Block, int]]:
+        """Yield the header of each block, and where the block ends."""
+        names = set()
         place = self._first_block()
         while place < len(self._raw):
             block = self._read_header(place)
-            if block.name in blocks:
+            if block.name in names:
                 self._refuse(
                     place,
                     "begin a block with a new name",
                     f"a second data_{block.name}",
                     "Rename one of them",
                 )
-            if block.values is not None:
-                place = block.start
-                blocks[block.name] = parse_values(block.labels, block.values, text=self._text)
-            else:
+            names.add(block.name)
+            place = block.start
+            if block.values is None:
                 place = self._next_block(block.start, is_single=len(block.labels) == 1)
-                blocks[block.name] = self._read_rows(block, place)
-        return blocks
+            yield block, place
 
     def _first_block(self) -> int:
         place = 0
