@@ -8,6 +8,7 @@ from cryopick.report.pictures import (
     mean_power,
     picture_of_micrograph,
     scale_bar_length,
+    spread_contrast,
     stretch_contrast,
     tile_images,
 )
@@ -84,9 +85,30 @@ def test_tiles_lie_in_rows_and_the_last_row_may_be_short():
     sheet = tile_images(images, columns=3, gap=2, background=255)
 
     assert sheet.shape == (18, 28)
-    np.testing.assert_array_equal(sheet[10:, :8], stretch_contrast(images[3].astype(np.float32)))
+    np.testing.assert_array_equal(sheet[10:, :8], spread_contrast(images[3].astype(np.float32)))
     assert (sheet[10:, 20:] == 255).all()  # no sixth image
     assert (sheet[:, 8:10] == 255).all()
+
+
+def test_tiles_use_the_whole_range_of_an_average_on_an_empty_background():
+    average = np.zeros((40, 40))
+    average[10:30, 10:30] = np.linspace(1, 2, 400).reshape(20, 20)
+
+    grey = tile_images(average[None], columns=1)
+
+    assert len(np.unique(grey[10:30, 10:30])) > 50
+
+
+def test_tiles_are_low_passed_where_the_pixel_size_is_known():
+    noise = np.random.default_rng(4).normal(size=(1, 64, 64))
+
+    raw, filtered = (
+        tile_images(noise, columns=1, pixel_size=size, low_pass=20.0).astype(float)
+        for size in (None, 2.0)
+    )
+
+    steps = [np.abs(np.diff(grey)).mean() for grey in (raw, filtered)]
+    assert steps[1] < 0.3 * steps[0]
 
 
 def test_large_tiles_are_shrunk():

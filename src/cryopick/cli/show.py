@@ -25,9 +25,7 @@ def show_command(
     ] = None,
     pixel_size: Annotated[
         float | None,
-        typer.Option(
-            help="Pixel size of the micrograph, instead of what its header says. [A]", min=1e-3
-        ),
+        typer.Option(help="Pixel size of the images, instead of what the file says. [A]", min=1e-3),
     ] = None,
     column: Annotated[
         list[str] | None,

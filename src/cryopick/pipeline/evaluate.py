@@ -16,7 +16,7 @@ from cryopick.io.atomic import writing
 from cryopick.picking.evaluate import Evaluation, evaluate_picks
 from cryopick.tables.model import Picks
 from cryopick.tables.paths import micrograph_key
-from cryopick.tables.relion import read_micrographs, read_picks
+from cryopick.tables.relion import picks_of_file, read_micrographs, read_picks
 
 __all__ = ["PickEvaluation", "Truth", "evaluate_pick_files", "pair_names", "read_truth"]
 
@@ -123,7 +123,7 @@ def evaluate_pick_files(
     )
     score = partial(evaluate_picks, pixel_sizes=pixel_sizes, diameter=size, tolerance=tolerance)
     shipped = score(_renamed(found.rows, pairs), true.rows)
-    peaks = _read_peaks(picks)
+    peaks = _read_peaks(picks, _names(found))
     over_peaks = shipped
     if peaks is not None:
         peak_pairs = pair_names(_names(peaks), true.micrographs)
@@ -219,9 +219,14 @@ def _renamed(rows: pd.DataFrame, pairs: Mapping[str, str]) -> pd.DataFrame:
     return kept.assign(micrograph=kept["micrograph"].map(dict(pairs)).astype("str"))
 
 
-def _read_peaks(picks: Path) -> Picks | None:
+def _read_peaks(picks: Path, names: Iterable[str]) -> Picks | None:
+    """Read all peaks of a picking job; None where there are none but picks."""
     folder = Path(picks) / "peaks"
-    return read_picks(folder) if folder.is_dir() else None
+    if not folder.is_dir():
+        return None
+    files = {n: folder / f"{micrograph_key(n)}_peaks.star" for n in names}
+    tables = [picks_of_file(f, n) for n, f in files.items()]
+    return Picks(rows=pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True))
 
 
 def _table_of_job(picks: Path) -> Path | None:

@@ -50,7 +50,7 @@ def show(
     picks
         Draw these over a micrograph: a STAR file or the folder of a picking job.
     pixel_size
-        A/px of the micrograph, instead of what its header says.
+        A/px of the images, instead of what their header or table says.
     columns
         Draw histograms of these columns of a table.
 
@@ -76,7 +76,7 @@ def show(
     is_table = path.suffix.lower() == ".star"
     _refuse_misfits(path, is_table=is_table, has_picks=picks is not None, columns=columns)
     if is_table:
-        figure, sentence = _show_table(path, columns, parameters)
+        figure, sentence = _show_table(path, columns, pixel_size, parameters)
     else:
         figure, sentence = _show_image(path, picks, pixel_size, parameters)
     content = figure_to_png(figure, dpi=160)
@@ -154,13 +154,14 @@ def _show_image(
             "picks", must="come with a micrograph", got=path.name, remedy="Leave out --picks"
         )
     count, height, width = header.shape
-    if header.is_volume and kind[0].lower() != ".mrcs":
+    is_cube = count == height == width  # many programs do not mark their volumes as such
+    if (header.is_volume or is_cube) and kind[0].lower() != ".mrcs":
         sentence = f"Central slices of {path.name}, {width} x {height} x {count}."
         return draw_slices(read_mrc(path, dtype=np.float32), title=path.name), sentence
     shown = min(count, parameters.max_images)
     images = read_mrc_images(path, np.arange(shown)).astype(np.float32)
     labels = [str(i + 1) for i in range(shown)]
-    return _gallery(images, labels, count, path, parameters)
+    return _gallery(images, labels, count, path, pixel_size or header.pixel_size, parameters)
 
 
 def _show_micrograph(
@@ -170,7 +171,7 @@ def _show_micrograph(
     picture = picture_of_micrograph(
         pixels,
         pixel_size=pixel_size,
-        low_pass=parameters.low_pass,
+        low_pass=20.0 if parameters.low_pass is None else parameters.low_pass,
         longest_side=parameters.longest_side,
     )
     rows = None if picks is None else _picks_on(path, picks)
@@ -206,7 +207,7 @@ def _picks_on(micrograph: Path, picks: Path) -> pd.DataFrame:
 
 
 def _show_table(
-    path: Path, columns: tuple[str, ...], parameters: ShowParameters
+    path: Path, columns: tuple[str, ...], pixel_size: float | None, parameters: ShowParameters
 ) -> tuple[Figure, str]:
     blocks = {name: b for name, b in read_star(path).items() if len(b)}
     has_images = any("rlnImageName" in b for b in blocks.values())
@@ -215,7 +216,8 @@ def _show_table(
         shown = particles.rows.head(parameters.max_images)
         images = read_images(shown["image"], shown["image_index"], table=path)
         labels = [str(i + 1) for i in range(len(shown))]
-        return _gallery(images, labels, len(particles), path, parameters)
+        size = pixel_size or float(particles.optics["pixel_size"].iloc[0])
+        return _gallery(images, labels, len(particles), path, size, parameters)
     tables = [b for name, b in blocks.items() if name != "optics"]
     table = max(tables, key=len, default=pd.DataFrame())
     values = _columns(path, table, columns)
@@ -247,8 +249,16 @@ def _gallery(
     labels: list[str],
     count: int,
     path: Path,
+    pixel_size: float,
     parameters: ShowParameters,
 ) -> tuple[Figure, str]:
     title = f"{path.name}, {len(images):,} of {count:,} images"
-    figure = draw_gallery(images, labels=labels, columns=parameters.columns, title=title)
+    figure = draw_gallery(
+        images,
+        labels=labels,
+        columns=parameters.columns,
+        pixel_size=pixel_size,
+        low_pass=parameters.low_pass or 0.0,
+        title=title,
+    )
     return figure, f"{len(images):,} of {count:,} images of {path.name}."

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cryopick.checks import require_shape
 from cryopick.image.fourier import fourier_resize, frequency_grid
@@ -17,6 +18,7 @@ __all__ = [
     "mean_power",
     "picture_of_micrograph",
     "scale_bar_length",
+    "spread_contrast",
     "stretch_contrast",
     "tile_images",
 ]
@@ -91,13 +93,32 @@ def picture_of_micrograph(
     shape = (max(1, round(height * scale)), max(1, round(width * scale)))
     image = fourier_resize(torch.from_numpy(_without_outliers(micrograph)), shape=shape)
     shrunk_size = pixel_size / scale if pixel_size else None
-    if shrunk_size and low_pass > 2 * shrunk_size:
-        fy, fx = frequency_grid(shape, pixel_size=shrunk_size)
-        damping = torch.exp(-(fy**2 + fx**2) * low_pass**2)
-        image = torch.fft.irfft2(torch.fft.rfft2(image) * damping, s=shape)
+    if shrunk_size:
+        image = _low_passed(image, shrunk_size, low_pass)
     return Picture(
         pixels=stretch_contrast(image.numpy()), scale=shape[1] / width, pixel_size=shrunk_size
     )
+
+
+def spread_contrast(image: NDArray[np.floating], *, share: float = 0.003) -> NDArray[np.uint8]:
+    """Map nearly the whole range of an image to black..white, for small images.
+
+    Parameters
+    ----------
+    image
+        (y, x), finite.
+    share
+        Part of the pixels that becomes quite black, and part that becomes quite white.
+
+    Returns
+    -------
+    numpy.ndarray
+        (y, x) uint8. A constant image is mid-grey.
+    """
+    low, high = np.quantile(image, [share, 1 - share])
+    if high <= low:
+        return stretch_contrast(image)
+    return np.asarray((255 * (image - low) / (high - low)).clip(0, 255), np.uint8)
 
 
 def tile_images(
@@ -106,6 +127,8 @@ def tile_images(
     columns: int,
     gap: int = 2,
     side: int | None = None,
+    pixel_size: float | None = None,
+    low_pass: float = 0.0,
     background: int = 255,
 ) -> NDArray[np.uint8]:
     """Lay images out in rows, each with its own contrast.
@@ -120,6 +143,8 @@ def tile_images(
         Between images, px.
     side
         Shrink images whose longest side is above this, px.
+    pixel_size, low_pass
+        A/px, and the resolution to which images are filtered, A; without either they are not.
     background
         Grey level between the images, 0..255.
 
@@ -135,7 +160,9 @@ def tile_images(
         If `images` has other axes.
     """
     require_shape(images, "n y x", name="images")
-    small = np.stack([_without_outliers(i) for i in images])
+    small = np.nan_to_num(images, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
+    if pixel_size:
+        small = _low_passed(torch.from_numpy(small), pixel_size, low_pass).numpy()
     longest = max(small.shape[1:])
     if side and longest > side:
         shape = tuple(max(1, round(length * side / longest)) for length in small.shape[1:])
@@ -146,7 +173,7 @@ def tile_images(
     sheet = np.full((rows * (height + gap), columns * (width + gap)), background, np.uint8)
     for index, image in enumerate(small):
         top, left = index // columns * (height + gap), index % columns * (width + gap)
-        sheet[top : top + height, left : left + width] = stretch_contrast(image)
+        sheet[top : top + height, left : left + width] = spread_contrast(image)
     return sheet[: sheet.shape[0] - gap or None, : sheet.shape[1] - gap or None]
 
 
@@ -184,6 +211,17 @@ def scale_bar_length(field_width: float) -> float:
     wanted = field_width / 5
     power = 10.0 ** math.floor(math.log10(wanted))
     return max(step * power for step in (1, 2, 5) if step * power <= wanted)
+
+
+def _low_passed(images: Tensor, pixel_size: float, low_pass: float) -> Tensor:
+    """Damp (..., y, x) by a Gaussian that is 1/e at `low_pass` A."""
+    if low_pass <= 2 * pixel_size:
+        return images
+    shape = (int(images.shape[-2]), int(images.shape[-1]))
+    fy, fx = frequency_grid(shape, pixel_size=pixel_size)
+    damping = torch.exp(-(fy**2 + fx**2) * low_pass**2)
+    filtered: Tensor = torch.fft.irfft2(torch.fft.rfft2(images) * damping, s=shape)
+    return filtered
 
 
 def _robust_range(values: NDArray[np.floating]) -> tuple[float, float]:

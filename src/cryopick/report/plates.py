@@ -22,7 +22,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from cryopick.report.figures import STYLE, plot_values, score_colours
-from cryopick.report.pictures import Picture, scale_bar_length, stretch_contrast, tile_images
+from cryopick.report.pictures import Picture, scale_bar_length, spread_contrast, tile_images
 
 __all__ = ["draw_gallery", "draw_histograms", "draw_micrograph", "draw_slices"]
 
@@ -70,7 +70,13 @@ def draw_micrograph(
 
 
 def draw_gallery(
-    images: NDArray[np.floating], *, labels: Sequence[str], columns: int = 0, title: str = ""
+    images: NDArray[np.floating],
+    *,
+    labels: Sequence[str],
+    columns: int = 0,
+    pixel_size: float | None = None,
+    low_pass: float = 0.0,
+    title: str = "",
 ) -> Figure:
     """Draw images in rows with a label in the corner of each.
 
@@ -82,13 +88,15 @@ def draw_gallery(
         (n,) short texts; an empty one is left out.
     columns
         In a row; 0 makes the sheet nearly square.
+    pixel_size, low_pass
+        A/px, and the resolution to which images are filtered, A; without either they are not.
     title
         Above the sheet.
     """
     count, height, width = images.shape
     columns = min(columns or math.ceil(math.sqrt(count * height / width)), count)
     gap = max(1, round(max(height, width) / 40))
-    sheet = tile_images(images, columns=columns, gap=gap)
+    sheet = tile_images(images, columns=columns, gap=gap, pixel_size=pixel_size, low_pass=low_pass)
     scale = _SIDE / max(sheet.shape)
     size = float(np.clip(72 * scale * width * 0.11, 5, 11))
     with rc_context(STYLE):
@@ -132,7 +140,7 @@ def draw_slices(volume: NDArray[np.floating], *, title: str = "") -> Figure:
     with rc_context(STYLE):
         figure = Figure(figsize=(_SIDE, _SIDE / 3 + 0.5), layout="constrained")
         for axes, (name, image) in zip(figure.subplots(1, 3), slices.items(), strict=True):
-            axes.imshow(stretch_contrast(image), cmap="gray", vmin=0, vmax=255)
+            axes.imshow(spread_contrast(image), cmap="gray", vmin=0, vmax=255)
             axes.set_axis_off()
             axes.set_title(f"middle slice {name}", fontsize=9)
         if title:

@@ -13,8 +13,12 @@ __all__ = ["ShowParameters"]
 class ShowParameters(Parameters):
     """Picture."""
 
-    low_pass: float = option(
-        20.0, help="Resolution to which a micrograph is filtered; 0 is off.", unit="A", minimum=0
+    low_pass: float | None = option(
+        None,
+        help="Resolution to which images are filtered; 0 is off; if not given, 20 A for a "
+        "micrograph and off for a stack.",
+        unit="A",
+        minimum=0,
     )
     longest_side: int = option(
         1600, help="Shrink a micrograph to this size.", unit="px", minimum=64, maximum=20000
