@@ -5,12 +5,13 @@ and a value. What cannot be trusted is refused with its line and column: rows th
 or longer than the header, and files cut short.
 
 A cut in the middle of the last value is not visible in the value itself. A complete file ends
-with a line end, so a last line without one is accepted only where its last value has the form of
-the one above it: at least as many characters after its last dot (or in all, without a dot).
+with a line end, so a last line without one is accepted only where its last value is as whole as
+the one above it: a number with as many decimals, or a name with the same suffix.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +28,13 @@ from cryopick.io.star_rows import (
     parse_rows,
     parse_values,
     split_line,
+    split_raw,
 )
 
 __all__ = ["read_star", "read_star_labels", "write_star"]
+
+_DECIMAL = re.compile(r"[+-]?\d+\.(\d+)")
+_SUFFIXED = re.compile(r".*\.([A-Za-z]\w*)")
 
 
 def read_star(path: Path, *, text: Collection[str] = ()) -> dict[str, pd.DataFrame]:
@@ -80,7 +85,7 @@ class _Block:
     name: str
     labels: list[str]
     start: int  # where the rows or, for pairs, the values begin
-    values: list[str] | None = None  # of pairs
+    values: list[bytes] | None = None  # of pairs
 
 
 class _Reader:
@@ -212,7 +217,7 @@ class _Reader:
 
     def _add_pair(self, block: _Block, place: int) -> None:
         line, _ = self._header_line(place)
-        words = split_line(line)
+        words = split_raw(line)
         if len(words) != 2:
             self._refuse(
                 place,
@@ -220,7 +225,7 @@ class _Reader:
                 f"{len(words)} words",
                 'Put text with spaces in quotes; an empty text is ""',
             )
-        self._add_label(block, words[0].encode(), place)
+        self._add_label(block, words[0], place)
         block.values = [*(block.values or []), words[1]]
 
     def _read_rows(self, block: _Block, end: int) -> pd.DataFrame:
@@ -250,7 +255,7 @@ class _Reader:
         last = split_line(self._raw[place:])
         self._refuse(
             place,
-            "end with a line end, unless its last value has the form of the one above",
+            "end with a line end, unless its last value looks as whole as the one above",
             f"{last[-1] if last else 'nothing'} at the end, column {max(len(last), 1)}",
             "Copy the file again, or add the line end if it is complete",
         )
@@ -265,9 +270,12 @@ def _is_label(words: list[bytes]) -> bool:
 
 
 def _has_form(value: str, above: str) -> bool:
-    if "." not in above:
-        return len(value) >= len(above)
-    return "." in value and len(value.rpartition(".")[2]) >= len(above.rpartition(".")[2])
+    """Whether a value at the very end of a file looks whole beside the one above it."""
+    ours, theirs = _DECIMAL.fullmatch(value), _DECIMAL.fullmatch(above)
+    if ours and theirs:
+        return len(ours.group(1)) >= len(theirs.group(1))
+    ours, theirs = _SUFFIXED.fullmatch(value), _SUFFIXED.fullmatch(above)
+    return bool(ours and theirs and ours.group(1) == theirs.group(1))
 
 
 def write_star(

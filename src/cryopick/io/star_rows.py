@@ -18,7 +18,15 @@ from pyarrow import csv
 
 from cryopick.errors import OutputError
 
-__all__ = ["RowError", "format_columns", "format_rows", "parse_rows", "parse_values", "split_line"]
+__all__ = [
+    "RowError",
+    "format_columns",
+    "format_rows",
+    "parse_rows",
+    "parse_values",
+    "split_line",
+    "split_raw",
+]
 
 _CHUNK_BYTES = 1 << 22
 _CHUNK_ROWS = 50_000
@@ -39,15 +47,20 @@ class RowError(Exception):
 
 def split_line(line: bytes) -> list[str]:
     """Split one line into values; quotes are taken off."""
-    words = _strip_comments(_hide_quotes(line)).split()
-    return [_show(w.decode(errors="replace")) for w in words]
+    return [_show(w.decode(errors="replace")) for w in split_raw(line)]
 
 
-def parse_values(labels: Sequence[str], values: Sequence[str], *, text: Set[str]) -> pd.DataFrame:
-    """Make a table of one row from pairs."""
+def split_raw(line: bytes) -> list[bytes]:
+    """Split one line into values that still know whether they were quoted."""
+    return _strip_comments(_hide_quotes(line)).split()
+
+
+def parse_values(labels: Sequence[str], values: Sequence[bytes], *, text: Set[str]) -> pd.DataFrame:
+    """Make a table of one row from pairs, given the values as `split_raw` makes them."""
+    words = [value.decode(errors="replace") for value in values]
     columns = {
         label: _typed(pa.chunked_array([pa.array([value])]), label, text)
-        for label, value in zip(labels, values, strict=True)
+        for label, value in zip(labels, words, strict=True)
     }
     table: pd.DataFrame = pa.table(columns).to_pandas()
     return table
