@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import math
 import os
 import warnings
 from dataclasses import dataclass
@@ -70,6 +71,8 @@ def _parse_header(raw: bytes, path: Path) -> MrcHeader:
             remedy="It may still be being copied; it is tried again in the next run",
         )
     is_little = 0 <= int(np.frombuffer(raw, "<i4", 1, 12)[0]) < 1000  # a mode is a small number
+    if not any(raw[12:16]):  # mode 0 looks the same in both orders: the machine stamp tells
+        is_little = raw[212] != 0x11
     order: Literal["<", ">"] = "<" if is_little else ">"
     words = np.frombuffer(raw, order + "i4", 56)
     columns, rows, sections, mode = (int(w) for w in words[:4])
@@ -129,7 +132,7 @@ def _unreadable(path: Path, error: Exception) -> FormatError:
 
 
 def _require_length(path: Path, header: MrcHeader) -> None:
-    wanted = int(np.prod(header.shape, dtype=np.int64)) * header.dtype.itemsize
+    wanted = math.prod(header.shape) * header.dtype.itemsize
     found = path.stat().st_size - header.data_offset
     if found < wanted:
         raise FormatError(
@@ -162,7 +165,7 @@ def read_mrc(path: Path, *, dtype: DTypeLike | None = None) -> NDArray[Any]:
     """
     path = Path(path)
     header = read_mrc_header(path)
-    count = int(np.prod(header.shape, dtype=np.int64))
+    count = math.prod(header.shape)
     try:
         with _opener(path) as handle:
             handle.seek(header.data_offset)
