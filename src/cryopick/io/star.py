@@ -158,17 +158,19 @@ class _Reader:
         return self._raw[place:end].strip(), min(end + 1, len(self._raw))
 
     def _next_block(self, place: int, *, is_single: bool) -> int:
-        """Find the next block header; in a table of one column it must follow an empty line."""
+        """Find the next block header; in a table of one column it could also be a value."""
         place -= 1  # the line end before the first row
         while True:
             place = self._raw.find(b"\ndata_", place)
             if place < 0:
                 return len(self._raw)
-            line, _ = self._line(place + 1)
+            line, after = self._line(place + 1)
             is_header = len(line.split(b"#")[0].split()) == 1
             before = self._raw.rfind(b"\n", 0, place) + 1
             previous = self._raw[before:place].strip()
-            if is_header and not (is_single and previous and not previous.startswith(b"#")):
+            is_apart = not previous or previous.startswith(b"#")
+            begins_table = self._line(after)[0].startswith((b"loop_", b"_"))  # as Xmipp writes
+            if is_header and (is_apart or begins_table or not is_single):
                 return place + 1
             place += 1
 

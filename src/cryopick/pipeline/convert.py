@@ -10,18 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from cryopick.errors import OutputError, ParameterError, TableError
+from cryopick.errors import FormatError, OutputError, ParameterError, TableError
+from cryopick.io.mrc import read_mrc_header
 from cryopick.pipeline.convert_formats import Format, Kind, detect_source, detect_target, find_kind
 from cryopick.pipeline.convert_micrographs import KnownMicrographs, read_micrographs
 from cryopick.pipeline.convert_parameters import ConvertParameters
 from cryopick.pipeline.convert_picks import PickTarget, WritePlan, plan_picks, read_picks
 from cryopick.tables import cryosparc, relion, scipion, xmipp
 from cryopick.tables.model import COLUMNS, Particles, Picks
+from cryopick.tables.paths import resolve_path
 
 __all__ = ["ConvertResult", "convert"]
 
@@ -125,7 +127,7 @@ def _convert_picks(job: _Job, picks: Picks) -> ConvertResult:
     names = [str(n) for n in listed] if isinstance(listed, list) else []
     names = list(dict.fromkeys([*names, *map(str, picks.rows["micrograph"])]))
     rows = _adjusted(picks.rows.reset_index(drop=True), job)
-    rows, notes = _for_dialect(rows, job.writer)
+    rows, notes = _for_dialect(rows, _words(job, "picks", rows), job.writer.name)
     others = {n: v for n, v in picks.attributes.items() if n not in ("micrographs", "box_size")}
     target = PickTarget(
         path=job.target,
@@ -181,30 +183,48 @@ def _box_size(parameters: ConvertParameters, picks: Picks) -> int | None:
     return round(found * parameters.scale) if isinstance(found, int) else None
 
 
-def _for_dialect(rows: pd.DataFrame, writer: Format) -> tuple[pd.DataFrame, list[str]]:
-    """Leave out columns that only another program understands, and say so."""
-    own = {"cryosparc": ("/",), "relion": ("rln", "cryopick")}.get(writer.name, ())
-    kept = [
-        name
-        for name in rows.columns
-        if name in COLUMNS
-        or (writer.name == "cryosparc" and (name == "uid" or "/" in name))
-        or (name.startswith(own) if own else False)
-        or not _is_foreign(str(name))
-    ]
-    lost = [str(name) for name in rows.columns if name not in kept]
+def _for_dialect(rows: pd.DataFrame, words: frozenset[str] | None, name: str) -> _Chosen:
+    """Leave out columns that the target has no word for, and say so.
+
+    `words` are the target's; None stands for a format that keeps any column of no other program.
+    """
+    kept = [c for c in rows.columns if (_is_plain(c) if words is None else c in words)]
+    lost = [c for c in rows.columns if c not in kept and _says_something(rows[c])]
     notes = []
     if lost:
         some = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
-        notes.append(f"{len(lost)} columns that {writer.name} has no word for: {some}")
+        notes.append(f"{name} has no word for {len(lost)} columns, left out: {some}")
     n_flipped = int((rows["flip"] == 1).sum()) if "flip" in rows else 0
-    if n_flipped and writer.name in ("relion", "cryosparc"):
-        notes.append(f"{n_flipped} particles are mirrored, which {writer.name} does not know")
-    return rows[kept], notes
+    if n_flipped and name in ("relion", "cryosparc"):
+        notes.append(f"{n_flipped} particles are mirrored, which {name} does not know")
+    return _Chosen(rows[kept], notes)
 
 
-def _is_foreign(name: str) -> bool:
-    return "/" in name or name.startswith(("_", "rln", "cryopick")) or name == "uid"
+class _Chosen(NamedTuple):
+    rows: pd.DataFrame
+    notes: list[str]
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a column has our word or that of a program whose unknown columns may travel."""
+    return name in COLUMNS or not ("/" in name or name.startswith("_") or name == "uid")
+
+
+def _says_something(column: pd.Series) -> bool:
+    return column.dtype.kind not in "iuf" or bool((column.fillna(0) != 0).any())
+
+
+def _words(job: _Job, kind: Kind, rows: pd.DataFrame) -> frozenset[str] | None:
+    if job.writer.name == "relion":
+        return None
+    if kind == "picks":
+        return frozenset({"micrograph", "x", "y", "fom"}) | (job.writer.extras or frozenset())
+    if job.writer.name == "xmd":
+        carried = {c for c in rows.columns if _is_plain(c) and not c.startswith("rln")}
+        return xmipp.WORDS | (carried - set(COLUMNS))
+    if job.writer.name == "cryosparc":
+        return cryosparc.WORDS | {c for c in rows.columns if "/" in c}
+    return scipion.WORDS
 
 
 def _read_particles(job: _Job) -> Particles:
@@ -220,8 +240,21 @@ def _read_particles(job: _Job) -> Particles:
     else:
         found = xmipp.read_xmd_particles(job.source, pixel_size=size)
     if job.parameters.box_size is not None:
-        found = replace(found, optics=found.optics.assign(box_size=job.parameters.box_size))
-    return found
+        return replace(found, optics=found.optics.assign(box_size=job.parameters.box_size))
+    return found if "box_size" in found.optics else _with_box_size(found)
+
+
+def _with_box_size(particles: Particles) -> Particles:
+    """Take the box size from the stacks, where they are found."""
+    first = particles.rows.drop_duplicates("optics_group").set_index("optics_group")["image"]
+    try:
+        paths = [
+            resolve_path(str(first[g]), particles.source) for g in particles.optics["optics_group"]
+        ]
+        sizes = [read_mrc_header(path).shape[2] for path in paths]
+    except (KeyError, FormatError):
+        return particles
+    return replace(particles, optics=particles.optics.assign(box_size=sizes))
 
 
 def _positions(particles: Particles) -> Picks:
@@ -241,7 +274,8 @@ def _positions(particles: Particles) -> Picks:
 def _convert_particles(job: _Job, particles: Particles) -> ConvertResult:
     _refuse_pick_options(job, "particles")
     n_disabled = int(particles.rows.attrs.get("n_disabled", 0))
-    rows, notes = _for_dialect(particles.rows.reset_index(drop=True), job.writer)
+    rows = particles.rows.reset_index(drop=True)
+    rows, notes = _for_dialect(rows, _words(job, "particles", rows), job.writer.name)
     chosen = replace(particles, rows=rows)
     plan: WritePlan = [(job.target, partial(_particle_writer(job, chosen), job.target, chosen))]
     files = _write(plan, overwrite=job.overwrite)
@@ -295,7 +329,8 @@ def _convert_micrographs(job: _Job) -> ConvertResult:
         job.source, pixel_size=job.parameters.pixel_size, passthrough=job.passthrough
     )
     n_disabled = int(found.rows.attrs.get("n_disabled", 0))
-    rows, notes = _for_dialect(found.rows.reset_index(drop=True), job.writer)
+    rows = found.rows.reset_index(drop=True)
+    rows, notes = _for_dialect(rows, _words(job, "micrographs", rows), job.writer.name)
     write = relion.write_micrographs if job.writer.name == "relion" else xmipp.write_xmd_micrographs
     plan: WritePlan = [(job.target, partial(write, job.target, replace(found, rows=rows)))]
     files = _write(plan, overwrite=job.overwrite)

@@ -26,24 +26,39 @@ class Format:
     is_per_micrograph: bool = False
     needs_box: bool = False
     writes: tuple[Kind, ...] = ("picks",)
+    # columns of picks it has a word for, beside name, position and figure of merit; None: all
+    extras: frozenset[str] | None = frozenset()
 
 
-FORMATS: dict[str, Format] = {
-    f.name: f
-    for f in (
-        Format(name="relion", suffix=".star", writes=("picks", "particles", "micrographs")),
-        Format(name="xmipp", suffix=".pos", is_per_micrograph=True),
-        Format(name="xmd", suffix=".xmd", writes=("particles", "micrographs")),
-        Format(name="eman-box", suffix=".box", is_per_micrograph=True, needs_box=True),
-        Format(name="eman-json", suffix="_info.json", is_per_micrograph=True),
-        Format(name="topaz", suffix=".txt"),
-        Format(name="cryolo-cbox", suffix=".cbox", is_per_micrograph=True, needs_box=True),
-        Format(name="cryolo-box", suffix=".box", is_per_micrograph=True, needs_box=True),
-        Format(name="gautomatch", suffix="_automatch.star", is_per_micrograph=True),
-        Format(name="cryosparc", suffix=".cs", writes=("picks", "particles")),
-        Format(name="scipion", suffix=".sqlite", writes=("picks", "particles")),
-    )
-}
+_ORIENTED = frozenset({"psi", "class_number"})
+_SIZED = frozenset({"diameter", "est_width", "est_height"})
+_EVERY: tuple[Kind, ...] = ("picks", "particles", "micrographs")
+_FILES: list[Format] = [
+    Format(name="relion", suffix=".star", writes=_EVERY, extras=None),
+    Format(name="xmipp", suffix=".pos", is_per_micrograph=True),
+    Format(name="xmd", suffix=".xmd", writes=("particles", "micrographs")),
+    Format(name="eman-box", suffix=".box", is_per_micrograph=True, needs_box=True),
+    Format(
+        name="eman-json",
+        suffix="_info.json",
+        is_per_micrograph=True,
+        extras=frozenset({"eman_tag"}),
+    ),
+    Format(name="topaz", suffix=".txt"),
+    Format(
+        name="cryolo-cbox", suffix=".cbox", is_per_micrograph=True, needs_box=True, extras=_SIZED
+    ),
+    Format(name="cryolo-box", suffix=".box", is_per_micrograph=True, needs_box=True),
+    Format(name="gautomatch", suffix="_automatch.star", is_per_micrograph=True, extras=_ORIENTED),
+    Format(
+        name="cryosparc",
+        suffix=".cs",
+        writes=("picks", "particles"),
+        extras=frozenset({"uid"}),
+    ),
+    Format(name="scipion", suffix=".sqlite", writes=("picks", "particles"), extras=_ORIENTED),
+]
+FORMATS: dict[str, Format] = {f.name: f for f in _FILES}
 _SUFFIXES = {f.suffix: f.name for f in FORMATS.values() if f.name != "cryolo-box"}
 _SUFFIXES |= {".tab": "topaz", ".tsv": "topaz", ".json": "eman-json"}
 _HEADER_LINES = 2000  # optics groups come before the labels of the particles

@@ -24,6 +24,7 @@ from cryopick.tables.inplane import euler_to_matrix, matrix_to_euler
 from cryopick.tables.model import Micrographs, Particles, Picks, require_columns
 
 __all__ = [
+    "WORDS",
     "read_cs_micrographs",
     "read_cs_particles",
     "read_cs_picks",
@@ -49,6 +50,10 @@ _OPTICS = {
     "mscope_params/cs_mm": "spherical_aberration",
 }
 _GROUP = "exp_group_"
+WORDS = frozenset({*_ROWS.values(), *_RADIANS.values()} - {"fom"}) | {
+    *("image", "image_index", "optics_group", "micrograph", "x", "y", "uid"),
+    *("rot", "tilt", "psi", "shift_x", "shift_y", "class_number"),
+}  # columns written
 
 
 def read_cs_particles(path: Path, *, passthrough: Sequence[Path] = ()) -> Particles:
@@ -233,11 +238,13 @@ def _optics(
     columns |= lens
     for name, word in _OPTICS.items():
         if name in table and word not in columns:
-            # float32 of 0.1 is 0.10000000149: what was meant has six digits
-            columns[word] = np.array([float(f"{v:.6g}") for v in table[name].tolist()])
+            columns[word] = table[name].astype(np.float64)
     frame = pd.DataFrame(columns)
     numbers = frame.groupby(list(frame.columns), sort=False, dropna=False).ngroup().to_numpy() + 1
     optics = frame.drop_duplicates().reset_index(drop=True)
+    for name in optics.columns[optics.dtypes == np.float64]:
+        # float32 of 0.1 is 0.10000000149: what was meant has seven digits
+        optics[name] = [float(f"{value:.7g}") for value in optics[name]]
     optics.insert(0, "optics_group", np.arange(1, len(optics) + 1))
     exposure_groups = optics.pop("group")
     optics.insert(1, "optics_group_name", [f"{_GROUP}{i}" for i in exposure_groups])
@@ -335,7 +342,13 @@ def write_cs_particles(
     TableError
         If the box size is missing.
     """
-    require_columns(particles.optics, ("box_size",), table=str(particles.source or "particles"))
+    if "box_size" not in particles.optics:
+        raise TableError(
+            str(particles.source or "particles"),
+            must="say the box size, which a .cs file holds",
+            got="none, and the stack is not where its name says",
+            remedy="Add --box-size",
+        )
     rows = particles.rows.reset_index(drop=True)
     optics = particles.optics.set_index("optics_group").loc[rows["optics_group"]]
     box = optics["box_size"].to_numpy(np.uint32)

@@ -27,6 +27,7 @@ from cryopick.tables.inplane import (
 from cryopick.tables.model import Micrographs, Particles, Picks, require_columns
 
 __all__ = [
+    "WORDS",
     "read_scipion_micrographs",
     "read_scipion_particles",
     "read_scipion_picks",
@@ -52,6 +53,9 @@ _ACQUISITION = {
 }
 _OWN = ("id", "enabled", "_micId")
 _FLOATS = ("Float", "Integer")
+WORDS = frozenset({*_COORDINATE.values(), *_CTF.values()}) | {
+    *("image", "image_index", "optics_group", "rot", "tilt", "shift_x", "shift_y", "flip"),
+}  # columns written with particles
 
 
 def read_scipion_picks(path: Path) -> Picks:
@@ -301,15 +305,16 @@ def write_scipion_particles(path: Path, particles: Particles) -> None:
     if "class_number" in rows:
         attributes.append(("_classId", "Integer"))
         values["_classId"] = rows["class_number"].tolist()
-    box = int(optics["box_size"].iloc[0]) if "box_size" in optics and len(optics) else 0
     properties: dict[str, object] = {
         "_samplingRate": float(particles.optics["pixel_size"].iloc[0]),
         "_hasCtf": "_defocusU" in ctf,
         "_alignment": kind,
         "_isPhaseFlipped": False,
         "_isAmplitudeCorrected": False,
-        "_firstDim": f"{box},{box},1",
     }
+    if "box_size" in optics and len(optics):
+        side = int(optics["box_size"].iloc[0])
+        properties["_firstDim"] = f"{side},{side},1"
     properties |= {
         f"_acquisition.{n}": particles.optics[w].iloc[0]
         for n, w in _ACQUISITION.items()

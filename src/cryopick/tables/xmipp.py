@@ -22,6 +22,7 @@ from cryopick.tables.inplane import shift_after_rotation, shift_before_rotation
 from cryopick.tables.model import Micrographs, Particles
 
 __all__ = [
+    "WORDS",
     "read_xmd_micrographs",
     "read_xmd_particles",
     "split_enabled",
@@ -57,6 +58,9 @@ _OPTICS = {
 _TEXT = ("image", "micrograph", "ctfModel")
 _OWN = ("enabled", "itemId", "micrographId")  # given anew when written
 _FLOATS = ("x", "y", "fom", "psi", "rot", "tilt", "shift_x", "shift_y", "defocus_u", "defocus_v")
+WORDS = frozenset(
+    {*_ROWS.values(), "image", "image_index", "optics_group", "flip"}
+)  # columns written
 
 
 def read_xmd_particles(path: Path, *, pixel_size: float | None = None) -> Particles:
