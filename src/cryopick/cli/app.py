@@ -10,7 +10,14 @@ import typer
 
 from cryopick import __version__
 from cryopick.cli.console import error_line, warn
+from cryopick.cli.convert import convert
 from cryopick.cli.evaluate import evaluate_app
+from cryopick.cli.extract import extract
+from cryopick.cli.pick import pick_app
+from cryopick.cli.run import run_command
+from cryopick.cli.select import select_app
+from cryopick.cli.show import show_command
+from cryopick.cli.simulate import simulate_app
 from cryopick.errors import CryopickError
 
 __all__ = ["app", "main"]
@@ -44,6 +51,13 @@ def _common(
 
 
 app.add_typer(evaluate_app, name="evaluate")
+app.add_typer(pick_app, name="pick")
+app.add_typer(select_app, name="select")
+app.add_typer(simulate_app, name="simulate")
+app.command("convert")(convert)
+app.command("extract")(extract)
+app.command("show")(show_command)
+app.command("run")(run_command)
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ _CLUMP_MEMBERS = (4, 9)
 _CLUMP_STEP = (0.45, 0.75)  # diameters
 _GAP = (0.55, 0.9)  # diameters from the centre to each neighbour
 _ICE_HEIGHT = (3.0, 9.0)  # deviations of the signal
-_CARBON_STRENGTH = (2.0, 4.0)  # deviations of the signal, before the CTF
+_CARBON_STRENGTH = (3.0, 6.0)  # deviations of the signal, before the CTF
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +95,8 @@ def copies_of_junk(
 def draw_contamination(
     states: NDArray[np.object_],
     parameters: ParticleSimulationParameters,
+    *,
+    size: int,
     generator: np.random.Generator,
     noise: torch.Generator,
 ) -> Contamination:
@@ -105,14 +107,15 @@ def draw_contamination(
     states
         (n,) a kind of junk or ``particle``.
     parameters
-        Box size.
+        Box size: lumps and edges are laid out for the box.
+    size
+        Side of the images to make, px: the box and what is around it.
     generator, noise
         Sources of randomness: of places, and of the carbon's texture.
     """
-    size = parameters.box_size
     phase = torch.zeros(len(states), size, size)
     mass = torch.zeros(len(states), size, size)
-    steps = torch.arange(size, dtype=torch.float32) / size - 0.5
+    steps = (torch.arange(size, dtype=torch.float32) - size // 2) / parameters.box_size
     for image in np.flatnonzero(states == "carbon").tolist():
         phase[image] = _carbon(steps, generator, noise)
     for image in np.flatnonzero(states == "ice").tolist():
@@ -144,7 +147,7 @@ def _carbon(steps: Tensor, generator: np.random.Generator, noise: torch.Generato
     across = math.sin(angle) * steps[:, None] + math.cos(angle) * steps[None, :]
     film = torch.sigmoid((across - place) * 60)
     grain = torch.randn(len(steps), len(steps), generator=noise)
-    return film * (grain + 2) * float(generator.uniform(*_CARBON_STRENGTH))
+    return film * (grain + 1) * float(generator.uniform(*_CARBON_STRENGTH))
 
 
 def _lump(steps: Tensor, generator: np.random.Generator) -> Tensor:
@@ -152,8 +155,10 @@ def _lump(steps: Tensor, generator: np.random.Generator) -> Tensor:
     centre = generator.normal(0, 0.12, 2)
     dy, dx = steps[:, None] - float(centre[0]), steps[None, :] - float(centre[1])
     angle = torch.atan2(dy, dx)
-    outline = torch.full_like(angle, float(generator.uniform(0.12, 0.35)))
-    for wave, (even, odd) in enumerate(generator.normal(0, 0.03, (4, 2)), start=1):
-        outline += float(even) * torch.cos(wave * angle) + float(odd) * torch.sin(wave * angle)
-    inside = 1 - (dy**2 + dx**2) / outline.clamp(min=0.05) ** 2
+    radius = float(generator.uniform(0.12, 0.35))
+    outline = torch.full_like(angle, radius)
+    for wave, (even, odd) in enumerate(generator.normal(0, 0.12 * radius, (4, 2)), start=1):
+        lobe = float(even) * torch.cos(wave * angle) + float(odd) * torch.sin(wave * angle)
+        outline += lobe / wave
+    inside = 1 - (dy**2 + dx**2) / outline.clamp(min=0.3 * radius) ** 2
     return float(generator.uniform(*_ICE_HEIGHT)) * torch.sqrt(inside.clamp(min=0))

@@ -26,7 +26,9 @@ class SpecimenParameters(Parameters):
         "asymmetric, ring, tetramer, cage.",
     )
     model: str = option(
-        "", help="Atomic model or map to use instead: .pdb, .cif or .mrc, each also .gz."
+        "",
+        help="Atomic models or maps to use instead, one or a list with commas: .pdb, .cif or "
+        ".mrc, each also .gz.",
     )
     phantom_diameter: float | None = option(
         None, help="Diameter to make phantoms of, instead of their own.", unit="A", minimum=30
@@ -42,6 +44,11 @@ class SpecimenParameters(Parameters):
         return tuple(dict.fromkeys(n.strip() for n in self.phantoms.split(",") if n.strip()))
 
     @property
+    def model_files(self) -> tuple[str, ...]:
+        """The models asked for, in order; they take the place of phantoms."""
+        return tuple(dict.fromkeys(n.strip() for n in self.model.split(",") if n.strip()))
+
+    @property
     def preferred_fraction(self) -> float:
         """Share of the orientations near a preferred view."""
         return 0.8 if self.orientation == "preferred" else 0.0
@@ -54,7 +61,7 @@ class SpecimenParameters(Parameters):
         ParameterError
             If neither a phantom nor a model is named.
         """
-        if not self.names and not self.model:
+        if not self.names and not self.model_files:
             raise ParameterError(
                 "phantoms", must="name a phantom", got="none", remedy="Try --phantoms barrel"
             )

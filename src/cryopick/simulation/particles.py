@@ -1,9 +1,10 @@
 """Simulate particle images with known poses, classes and junk, at a chosen signal-to-noise ratio.
 
-Images are made in batches of a fixed size, each from its own seed: a batch does not depend on
-how many there are. Signal and noise are brought to scale once for a whole stack (`calibrate`):
-the signal-to-noise ratio is the variance of the clean signal after the CTF inside the mask over
-the variance of the noise, so a particle at low defocus has less of it than one at high defocus.
+Each image is cut from a larger one, so that fringes leave the box and come in as they do in a
+micrograph. Images are made in batches of a fixed size, each from its own seed: a batch does not
+depend on how many there are. Signal and noise are brought to scale once for a whole stack
+(`calibrate`): the signal-to-noise ratio is the variance of the clean signal after the CTF inside
+the mask over the variance of the noise, so an image of low defocus has less of it than others.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor
 from cryopick.ctf.apply import apply_ctf
 from cryopick.ctf.evaluate import evaluate_ctf
 from cryopick.errors import ParameterError
+from cryopick.image.fourier import good_size
 from cryopick.image.masks import circle_mask
 from cryopick.image.normalize import make_background, normalize_images
 from cryopick.simulation.junk import JUNK_KINDS, JunkCopies, copies_of_junk, draw_contamination
@@ -55,6 +57,7 @@ class SimulatedParticles:
 
     images: Tensor  # (n, y, x) float32: particles white, background mean 0 and deviation 1
     clean: Tensor  # (n, y, x) float32: projections without CTF and noise; 0 for junk
+    signal: Tensor  # (n, y, x) float32: what the noise, of variance 1, was added to
     rotations: NDArray[np.float64]  # (n, 3, 3)
     rows: pd.DataFrame  # micrograph, CTF, rot, tilt, psi, shift_x, shift_y, species, view, state
 
@@ -97,6 +100,7 @@ def calibrate(
     table = pd.DataFrame([vars(d) for d in defoci])
     filtered = apply_ctf(projections, _ctf(table, microscope, parameters, device))
     mask = circle_mask(parameters.box_size, radius=radius, device=device)
+    projections, filtered = _crop(projections, parameters), _crop(filtered, parameters)
     inside = filtered[:, mask].cpu().numpy().astype(np.float64)
     whole = projections.cpu().numpy().astype(np.float64)
     return Scale(
@@ -144,15 +148,21 @@ def simulate_particles(
     junk = copies_of_junk(
         rows["state"].to_numpy(), shifts, species, matrices, models, parameters, draw
     )
-    box = (models, parameters, device)
-    clean, content = _clean_and_content(rows, shifts, species, matrices, junk, *box)
-    state = rows["state"].to_numpy()
+    clean, content = _clean_and_content(
+        rows, shifts, species, matrices, junk, models, parameters, device
+    )
+    contamination = draw_contamination(
+        rows["state"].to_numpy(),
+        parameters,
+        size=_field_size(parameters),
+        generator=draw,
+        noise=noise,
+    )
     ctf = _ctf(rows, microscope, parameters, device)
-    contamination = draw_contamination(state, parameters, draw, noise)
-    lens = content * scale.signal + contamination.phase.to(device) * math.sqrt(parameters.snr)
-    images = apply_ctf(lens, ctf)
-    images += contamination.mass.to(device) * math.sqrt(parameters.snr)
-    images += _noise(ctf, parameters, noise)
+    unit = math.sqrt(parameters.snr)  # deviation of the signal
+    signal = apply_ctf(content * scale.signal + contamination.phase.to(device) * unit, ctf)
+    signal = _crop(signal + contamination.mass.to(device) * unit, parameters)
+    images = signal + _crop(_noise(ctf, parameters, noise), parameters)
     background = make_background(
         parameters.box_size, radius=scale.mask_radius, has_ramp=False, device=device
     )
@@ -162,7 +172,8 @@ def simulate_particles(
     rows["species"] = np.array([m.name for m in models], dtype=object)[species]
     return SimulatedParticles(
         images=images[:last],
-        clean=(clean * scale.clean)[:last],
+        clean=(_crop(clean, parameters) * scale.clean)[:last],
+        signal=signal[:last],
         rotations=matrices[:last],
         rows=rows[:last].reset_index(drop=True),
     )
@@ -181,6 +192,17 @@ def _mask_radius(models: Sequence[Model], parameters: ParticleSimulationParamete
             remedy=f"Try --box-size {needed}",
         )
     return diameter / 2 / parameters.pixel_size
+
+
+def _field_size(parameters: ParticleSimulationParameters) -> int:
+    return good_size(math.ceil(1.4 * parameters.box_size))
+
+
+def _crop(images: Tensor, parameters: ParticleSimulationParameters) -> Tensor:
+    """Cut the box from the middle of the field."""
+    size = parameters.box_size
+    first = images.shape[-1] // 2 - size // 2
+    return images[:, first : first + size, first : first + size]
 
 
 def _draw_shifts(
@@ -267,7 +289,7 @@ def _project_all(
     parameters: ParticleSimulationParameters,
     device: torch.device | str,
 ) -> Tensor:
-    size = parameters.box_size
+    size = _field_size(parameters)
     total = torch.zeros(count, size, size, device=device)
     places = np.arange(len(species)) if image_index is None else image_index
     for number, model in enumerate(models):
@@ -294,8 +316,9 @@ def _ctf(
     def column(name: str) -> Tensor:
         return torch.tensor(rows[name].to_numpy().copy(), device=device)
 
+    size = _field_size(parameters)
     return evaluate_ctf(
-        (parameters.box_size, parameters.box_size),
+        (size, size),
         pixel_size=parameters.pixel_size,
         defocus_u=column("defocus_u"),
         defocus_v=column("defocus_v"),
@@ -313,7 +336,7 @@ def _noise(
     ctf: Tensor, parameters: ParticleSimulationParameters, generator: torch.Generator
 ) -> Tensor:
     """Noise of variance 1: white, and a part that went through the lens."""
-    size = parameters.box_size
+    size = _field_size(parameters)
     white = torch.randn(2, len(ctf), size, size, generator=generator).to(ctf.device)
     share = parameters.coloured_noise
     if not share:
