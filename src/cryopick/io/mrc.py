@@ -165,25 +165,32 @@ def read_mrc(path: Path, *, dtype: DTypeLike | None = None) -> NDArray[Any]:
     """
     path = Path(path)
     header = read_mrc_header(path)
-    count = math.prod(header.shape)
+    size = math.prod(header.shape) * header.dtype.itemsize
     try:
-        with _opener(path) as handle:
-            handle.seek(header.data_offset)
-            raw = handle.read(count * header.dtype.itemsize)
+        raw = _read_bytes(path, header.data_offset, size)
     except (EOFError, OSError) as error:
         raise _unreadable(path, error) from error
-    if len(raw) < count * header.dtype.itemsize:
+    if len(raw) < size:
         raise FormatError(
             str(path),
-            must=f"hold {count * header.dtype.itemsize:,} data bytes",
+            must=f"hold {size:,} data bytes",
             got=f"{len(raw):,}",
             remedy="It may still be being copied; it is tried again in the next run",
         )
-    pixels = np.frombuffer(raw, header.dtype).reshape(header.shape)
+    pixels = raw.view(header.dtype).reshape(header.shape)
     if header.shape[0] == 1:
         pixels = pixels[0]
     native = np.dtype(dtype) if dtype is not None else header.dtype.newbyteorder("=")
-    return pixels.astype(native)
+    return pixels.astype(native, copy=not pixels.flags.writeable)
+
+
+def _read_bytes(path: Path, offset: int, size: int) -> NDArray[np.uint8]:
+    """Read up to `size` bytes; straight into the array where the file is not compressed."""
+    if path.suffix not in (".gz", ".bz2"):
+        return np.fromfile(path, np.uint8, size, offset=offset)
+    with _opener(path) as handle:
+        handle.seek(offset)
+        return np.frombuffer(handle.read(size), np.uint8)
 
 
 def read_mrc_images(path: Path, indices: NDArray[np.int64]) -> NDArray[Any]:
