@@ -1,0 +1,160 @@
+"""Choose what a report shows: as much of a data set of any size as a person can look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cryopick.errors import CryopickError
+from cryopick.io.micrograph import read_micrograph
+from cryopick.pipeline.picking import PickedMicrograph
+from cryopick.pipeline.show import read_images
+from cryopick.report.blocks import Field
+from cryopick.report.pictures import picture_of_micrograph
+from cryopick.tables.micrographs import micrograph_path, pixel_sizes
+from cryopick.tables.model import Micrographs, Particles
+from cryopick.tables.paths import micrograph_key
+from cryopick.tables.relion import picks_of_file
+
+__all__ = ["PeakSample", "choose_over_range", "load_fields", "sample_particles", "sample_peaks"]
+
+_SIDE = 720  # px of a field's picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeakSample:
+    """Peaks of some micrographs, spread over the data set."""
+
+    fom: NDArray[np.float64]
+    diameter: NDArray[np.float64]  # A
+    is_pick: NDArray[np.bool_]
+    n_micrographs: int
+
+
+def choose_over_range(counts: Sequence[int], *, most: int) -> list[int]:
+    """Choose items spread over the range of their counts, the fullest first.
+
+    Parameters
+    ----------
+    counts
+        Of each item.
+    most
+        How many to choose at most, at least 2; the fullest and the emptiest are among them.
+
+    Examples
+    --------
+    >>> choose_over_range([5, 90, 40, 0, 60], most=3)
+    [1, 2, 3]
+    """
+    order = np.argsort(-np.asarray(counts, np.int64), kind="stable")
+    places = np.linspace(0, len(order) - 1, min(most, len(order)))
+    return [int(order[p]) for p in np.unique(places.round().astype(int))]
+
+
+def load_fields(
+    picked: Sequence[PickedMicrograph], micrographs: Micrographs, folder: Path, *, most: int = 12
+) -> list[Field]:
+    """Read some micrographs and their picks, from the fullest to the emptiest.
+
+    Parameters
+    ----------
+    picked
+        Micrographs that were not refused.
+    micrographs
+        Their table.
+    folder
+        Of the picking job.
+    most
+        How many at most.
+    """
+    sizes = dict(zip(micrographs.rows["micrograph"], pixel_sizes(micrographs), strict=True))
+    defocus = _defocus(micrographs)
+    fields = []
+    for index in choose_over_range([m.n_picks for m in picked], most=most):
+        one = picked[index]
+        try:
+            pixels = read_micrograph(micrograph_path(one.micrograph, micrographs.source))
+            picks = picks_of_file(
+                folder / f"{micrograph_key(one.micrograph)}_autopick.star", one.micrograph
+            )
+        except CryopickError:
+            continue  # it was there when it was picked; the others are shown
+        picture = picture_of_micrograph(
+            pixels, pixel_size=float(sizes[one.micrograph]), longest_side=_SIDE
+        )
+        note = _note(one, defocus.get(one.micrograph))
+        name = Path(one.micrograph).name
+        fields.append(Field(name=name, picture=picture, picks=picks, note=note))
+    return fields
+
+
+def sample_peaks(
+    picked: Sequence[PickedMicrograph], folder: Path, *, most: int = 300
+) -> PeakSample:
+    """Read the peaks of some micrographs, evenly spaced in the data set."""
+    places = np.unique(np.linspace(0, len(picked) - 1, min(most, len(picked))).round().astype(int))
+    tables = []
+    for place in places:
+        one = picked[int(place)]
+        path = folder / "peaks" / f"{micrograph_key(one.micrograph)}_peaks.star"
+        peaks = picks_of_file(path, one.micrograph)
+        tables.append(peaks.assign(is_pick=peaks["fom"] >= one.threshold))
+    rows = pd.concat(tables, ignore_index=True)
+    if "diameter" not in rows:
+        rows = rows.assign(diameter=np.nan)
+    return PeakSample(
+        fom=rows["fom"].to_numpy(np.float64),
+        diameter=rows["diameter"].to_numpy(np.float64),
+        is_pick=rows["is_pick"].to_numpy(bool),
+        n_micrographs=len(places),
+    )
+
+
+def sample_particles(particles: Particles, *, most: int, by_score: bool) -> NDArray[np.float32]:
+    """Read particle images spread evenly over a table.
+
+    Parameters
+    ----------
+    particles
+        The table.
+    most
+        How many images at most.
+    by_score
+        Spread over the scores, the best first, rather than over the order of the table.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n, y, x), of the image size that most particles have.
+    """
+    rows = particles.rows
+    if "box_size" in particles.optics:
+        box_sizes = rows["optics_group"].map(particles.optics.set_index("optics_group")["box_size"])
+        rows = rows[box_sizes == box_sizes.mode().iloc[0]]
+    if by_score and "fom" in rows:
+        rows = rows.sort_values("fom", ascending=False, kind="stable")
+    places = np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int))
+    chosen = rows.iloc[places]
+    return read_images(chosen["image"], chosen["image_index"], table=particles.source)
+
+
+def _defocus(micrographs: Micrographs) -> dict[str, float]:
+    rows = micrographs.rows
+    if not {"defocus_u", "defocus_v"} <= set(rows.columns):
+        return {}
+    mean = (rows["defocus_u"] + rows["defocus_v"]) / 2
+    return dict(zip(rows["micrograph"], mean.astype(float), strict=True))
+
+
+def _note(one: PickedMicrograph, defocus: float | None) -> str:
+    parts = [f"{one.n_picks:,} pick{'' if one.n_picks == 1 else 's'}"]
+    if defocus is not None:
+        parts.append(f"defocus {defocus / 1e4:.2f} µm")
+    if one.valid_fraction < 0.995:
+        parts.append(f"{100 * one.valid_fraction:.0f} % of the field searched")
+    return ", ".join(parts)
