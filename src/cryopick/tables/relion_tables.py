@@ -174,7 +174,7 @@ def _split_image_names(names: pd.Series, source: Path) -> tuple[pd.Series, np.nd
     words = words.combine_chunks() if isinstance(words, pa.ChunkedArray) else words
     if not pc.all(pc.match_substring(words, "@")).as_py():
         has_index = pc.match_substring(words, "@")
-        words = pc.if_else(has_index, words, pc.binary_join_element_wise("1", words, "@"))
+        words = pc.if_else(has_index, words, _join("1", words, "@"))
     halves = pc.list_flatten(pc.split_pattern(words, "@", max_splits=1))
     numbers, images = halves[0::2], halves[1::2]
     try:
@@ -184,6 +184,14 @@ def _split_image_names(names: pd.Series, source: Path) -> tuple[pd.Series, np.nd
     if len(indices) and indices.min() < 0:
         _refuse_index(source, str(words[int(indices.argmin())]))
     return pd.Series(images.to_pandas(), index=names.index, dtype="str"), indices
+
+
+def _join(*words: pa.Array | str) -> pa.Array:
+    """Join two columns, or constants, with the last as separator."""
+    kind = pa.large_string()
+    return pc.binary_join_element_wise(
+        *[pa.scalar(w, kind) if isinstance(w, str) else w for w in words]
+    )
 
 
 def _refuse_index(source: Path, got: str) -> None:
@@ -201,7 +209,7 @@ def join_image_names(images: pd.Series, indices: pd.Series) -> pd.Series:
     padded = pc.utf8_lpad(numbers, 6, "0")
     names = pa.array(images, pa.large_string())
     names = names.combine_chunks() if isinstance(names, pa.ChunkedArray) else names
-    joined = pc.binary_join_element_wise(padded, names, pa.scalar("@", pa.large_string()))
+    joined = _join(padded, names, "@")
     return pd.Series(joined.to_pandas(), dtype="str").set_axis(images.index)
 
 
