@@ -156,8 +156,9 @@ def detect_target(path: Path, named: str | None, kind: Kind) -> Format:
     ParameterError
         If the format is unknown, or cannot hold what was read.
     """
-    suffix = _by_suffix(path)
-    name = named or ("xmd" if suffix == "xmipp" and kind != "picks" else suffix)
+    name = named or _by_suffix(path)
+    if name == "xmipp" and (kind == "micrographs" or path.suffix == ".xmd"):
+        name = "xmd"  # the user means the program
     if name is None:
         raise ParameterError(
             str(path),
@@ -165,10 +166,6 @@ def detect_target(path: Path, named: str | None, kind: Kind) -> Format:
             got=path.suffix or "none",
             remedy=f"Add --to with one of {', '.join(FORMATS)}",
         )
-    if name == "xmipp" and kind != "picks":  # the user means the program, not the file
-        name = "xmd"
-    elif name == "xmd" and kind == "picks":
-        name = "xmipp"
     found = _required(name, "--to")
     if kind not in found.writes and not (kind == "particles" and "picks" in found.writes):
         able = ", ".join(f.name for f in FORMATS.values() if kind in f.writes)
@@ -194,8 +191,7 @@ def find_kind(path: Path, source: Format) -> Kind:
             return "particles"
         return "micrographs" if "location/center_x_frac" not in fields else "picks"
     if source.name == "scipion":
-        item = read_item_class(path)
-        return {"Particle": "particles", "Micrograph": "micrographs"}.get(item, "picks")  # type: ignore[return-value]
+        return _ITEMS.get(read_item_class(path), "picks")
     labels = _labels(path)
     for label, kind in _TELLING[source.name]:
         if label in labels:
@@ -203,6 +199,7 @@ def find_kind(path: Path, source: Format) -> Kind:
     return "picks"
 
 
+_ITEMS: dict[str, Kind] = {"Particle": "particles", "Micrograph": "micrographs"}
 _XMIPP: list[tuple[str, Kind]] = [
     ("image", "particles"),
     ("xcoor", "picks"),

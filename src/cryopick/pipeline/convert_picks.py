@@ -62,7 +62,9 @@ def read_picks(
     listed = picks.attributes.get("micrographs")
     words = [str(n) for n in listed] if isinstance(listed, list) else []
     words = list(dict.fromkeys([*words, *map(str, picks.rows["micrograph"])]))
-    names = {word: known.find.find(word, source=str(source)) for word in words}
+    # only Topaz leaves something out of the names; others' are whole unless the user says more
+    is_part = bool(known.names) or reader.name == "topaz"
+    names = {w: known.find.find(w, source=str(source)) if is_part else w for w in words}
     rows = picks.rows.assign(micrograph=[names[str(n)] for n in picks.rows["micrograph"]])
     rows.attrs.update(picks.rows.attrs)
     attributes = {**picks.attributes, "micrographs": list(names.values())}
@@ -212,7 +214,8 @@ def file_stems_are_enough(names: Sequence[str]) -> None:
 def _plan_files(rows: pd.DataFrame, names: Sequence[str], target: PickTarget) -> WritePlan:
     groups = dict(tuple(rows.groupby("micrograph", sort=False)))
     suffix = target.format.suffix
-    is_file = target.path.name.endswith((suffix, Path(suffix).suffix)) and not target.path.is_dir()
+    extension = f".{suffix.rpartition('.')[2]}"
+    is_file = target.path.name.endswith(extension) and not target.path.is_dir()
     if is_file and len(names) > 1:
         raise ParameterError(
             str(target.path),
