@@ -31,6 +31,11 @@ def apply_ctf(images: Tensor, ctf: Tensor) -> Tensor:
     ShapeError
         If `ctf` does not fit the images.
 
+    Notes
+    -----
+    At Nyquist frequency plus and minus share one sample, but an astigmatic CTF has two values:
+    the one of the positive frequency is taken, as RELION does.
+
     Examples
     --------
     >>> images = torch.rand(2, 6, 6)
@@ -47,6 +52,8 @@ def apply_ctf(images: Tensor, ctf: Tensor) -> Tensor:
             got=f"({', '.join(map(str, ctf.shape))})",
             remedy="Evaluate it for the size of the images",
         )
+    if not count:  # MKL refuses to transform nothing
+        return images.clone()
     product = torch.fft.rfft2(images) * ctf
     result: Tensor = torch.fft.irfft2(product, s=(height, width))
     return result.to(images.dtype)

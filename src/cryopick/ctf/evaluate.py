@@ -106,6 +106,9 @@ def evaluate_ctf(
     fy, fx = frequency_grid(shape, pixel_size=pixel_size, device=device, dtype=dtype)
     if not half:
         fx = torch.fft.fftfreq(shape[1], pixel_size, device=device, dtype=dtype)[None, :]
+    # the sample at Nyquist frequency is the positive one, as RELION takes it
+    fy = torch.where(fy.abs() * pixel_size < 0.5, fy, fy.abs())
+    fx = torch.where(fx.abs() * pixel_size < 0.5, fx, fx.abs())
     mean, half_difference = (u + v) / 2, (u - v) / 2
     twice = 2 * torch.deg2rad(angle)
     xx = mean + half_difference * torch.cos(twice)
