@@ -119,7 +119,7 @@ def _facts(picking: PickingResult, extraction: ExtractionResult | None) -> list[
             Fact(
                 label="Per micrograph",
                 value=f"{np.median(counts):.0f}",
-                note=f"median; 80 % lie in {low:.0f} to {high:.0f}",
+                note=f"median; 80 % between {low:.0f} and {high:.0f}",
             )
         )
     if extraction is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cryopick.extraction.extraction_parameters import ExtractionParameters
+from cryopick.parameters import describe
+from cryopick.picking.log_parameters import LogParameters
 from cryopick.pipeline.extraction import ExtractionResult
 from cryopick.pipeline.picking import PickingResult
 from cryopick.pipeline.report_sample import load_fields, sample_particles, sample_peaks
@@ -41,6 +45,7 @@ __all__ = [
 _GALLERY = 60  # particles shown
 _AVERAGED = 400  # particles in the mean
 _LOW_PASS = 15.0  # A, of the particles shown
+_UNITS = {d.name: d.unit for p in (LogParameters, ExtractionParameters) for d in describe(p)}
 
 
 def fields_section(picking: PickingResult, micrographs: Micrographs, diameter: float) -> Section:
@@ -168,34 +173,34 @@ def particles_section(extraction: ExtractionResult) -> Section:
             f"filtered to {_LOW_PASS:g} Å to be seen.",
             label="Gallery of particles",
         ),
-        grid_block(_average_images(sample), columns=3),
+        grid_block(_average_images(sample, pixel_size), columns=3),
     ]
     return Section(title="Particles", blocks=blocks)
 
 
-def _average_images(sample: NDArray[np.float32]) -> list[Html]:
-    count = len(sample)
+def _average_images(sample: NDArray[np.float32], pixel_size: float) -> list[Html]:
+    mean, spread = (
+        tile_images(i[None], columns=1, pixel_size=pixel_size, low_pass=_LOW_PASS)
+        for i in (sample.mean(axis=0), sample.std(axis=0))
+    )
     panels = [
         (
-            sample.mean(axis=0),
-            f"Mean of {count} particles as they are, not aligned. A round blob in the middle says "
-            "that picks are well centred.",
+            mean,
+            f"Mean of {len(sample)} particles as they are, not aligned. A round blob in the "
+            "middle says that picks are well centred.",
         ),
         (
-            sample.std(axis=0),
+            spread,
             "Standard deviation. Brighter in the middle is particles that differ; brighter at the "
             "rim is neighbours.",
         ),
         (
-            mean_power(sample),
+            spread_contrast(mean_power(sample)),
             "Mean power spectrum, logarithmic, zero frequency in the middle. Rings are Thon "
             "rings; a cross is damaged edges.",
         ),
     ]
-    return [
-        image_block(spread_contrast(image), caption=text, label=text, is_sharp=True)
-        for image, text in panels
-    ]
+    return [image_block(pixels, caption=text, label=text, is_sharp=True) for pixels, text in panels]
 
 
 def failures_section(picking: PickingResult, extraction: ExtractionResult | None) -> Section:
@@ -218,13 +223,17 @@ def commands_section(folders: Sequence[Path], *, command: str) -> Section:
         command_block(
             Command(
                 name=str(job["name"]).capitalize(),
-                command=command if number == 0 else "",
+                command="",
                 outcome=_outcome(job),
                 parameters=job["parameters"],
+                units=_UNITS,
             )
         )
-        for number, job in enumerate(jobs)
+        for job in jobs
     ]
+    blocks.insert(
+        0, command_block(Command(name="Command", command=command, outcome="", parameters={}))
+    )
     versions = ", ".join(f"{n} {v}" for n, v in jobs[-1]["versions"].items()) if jobs else ""
     return Section(
         title="How it was made",
@@ -236,4 +245,5 @@ def commands_section(folders: Sequence[Path], *, command: str) -> Section:
 def _outcome(job: Mapping[str, Any]) -> str:
     done, failed = int(job["n_done"]), int(job["n_failed"])
     refused = f", {failed:,} refused" if failed else ""
-    return f"{done:,} micrographs done{refused}; started {job['started'].replace('T', ' ')}."
+    started = datetime.fromisoformat(job["started"]).strftime("%-d %B %Y, %H:%M:%S")
+    return f"{done:,} micrographs done{refused}. Started {started}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
@@ -51,6 +51,7 @@ class Command:
     command: str  # the line that was typed
     outcome: str  # one sentence
     parameters: Mapping[str, Any]
+    units: Mapping[str, str] = field(default_factory=dict)  # of parameters that have one
 
 
 def chart_block(figure: Figure, *, caption: str, label: str) -> Html:
@@ -142,13 +143,15 @@ def table_block(rows: pd.DataFrame, *, most: int = 50) -> Html:
 def command_block(command: Command) -> Html:
     """Write a step with the line that ran it and every parameter."""
     pairs = "".join(
-        f"<div><dt>{escape(n.replace('_', ' '))}</dt><dd>{escape(_text(v))}</dd></div>"
+        f"<div><dt>{escape(n.replace('_', ' '))}</dt>"
+        f"<dd>{escape(_with_unit(v, command.units.get(n, '')))}</dd></div>"
         for n, v in command.parameters.items()
     )
     line = f"<pre>{escape(command.command)}</pre>" if command.command else ""
+    outcome = f"<p>{escape(command.outcome)}</p>" if command.outcome else ""
+    listed = f'<dl class="parameters">{pairs}</dl>' if pairs else ""
     return Html(
-        f'<div class="command"><h3>{escape(command.name)}</h3>{line}'
-        f'<p>{escape(command.outcome)}</p><dl class="parameters">{pairs}</dl></div>'
+        f'<div class="command"><h3>{escape(command.name)}</h3>{line}{outcome}{listed}</div>'
     )
 
 
@@ -218,6 +221,11 @@ def _scale_bar(picture: Picture) -> str:
         f'height="{6 * unit:.1f}"/><text x="{left + drawn / 2:.1f}" y="{top - 8 * unit:.1f}" '
         f'style="font-size: {24 * unit:.1f}px">{length / 10:g} nm</text></g>'
     )
+
+
+def _with_unit(value: object, unit: str) -> str:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{_text(value)} {unit.replace('A', 'Å')}" if unit and is_number else _text(value)
 
 
 def _text(value: object) -> str:

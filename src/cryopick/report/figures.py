@@ -214,7 +214,9 @@ def plot_diameters(diameters: Values, *, limits: tuple[float, float] | None = No
     limits
         Smallest and largest diameter that was searched for, A.
     """
-    figure = plot_histogram(diameters, name="Detected diameter (Å)", counted="Picks")
+    figure = plot_histogram(
+        diameters, name="Detected diameter (Å)", counted="Picks", width=WIDE, height=200
+    )
     if limits:
         axes = figure.axes[0]
         for limit in limits:
