@@ -14,11 +14,17 @@ from cryopick.ctf.apply import apply_ctf, flip_phases
 from cryopick.ctf.evaluate import evaluate_ctf
 from cryopick.errors import DataError
 from cryopick.extraction.extraction_parameters import ExtractionParameters
-from cryopick.image.crop import crop_boxes, place_boxes
+from cryopick.image.crop import gather_boxes, place_boxes
 from cryopick.image.normalize import make_background, normalize_images, replace_dust
 from cryopick.image.resample import shrink_images
 
-__all__ = ["CtfValues", "ParticleBatch", "extract_particles", "level_micrograph"]
+__all__ = [
+    "CtfValues",
+    "ParticleBatch",
+    "extract_particles",
+    "level_micrograph_",
+    "require_contrast",
+]
 
 _PIXELS_CUT_AT_ONCE = 1 << 18  # 1 MB of float32, so that a box is shrunk while it is in the cache
 _PIXELS_PER_BATCH = 1 << 21  # 8 MB of float32 of finished images
@@ -42,20 +48,35 @@ class ParticleBatch(NamedTuple):
     is_flat: Tensor  # (k,) bool: no contrast in the background; all zero if normalised
 
 
-def level_micrograph(micrograph: Tensor, *, keep_level: bool = False) -> Tensor:
-    """Refuse a field that no particle can come from, and subtract its mean.
+def level_micrograph_(micrograph: Tensor) -> Tensor:
+    """Refuse a field that no particle can come from, and subtract its mean in place.
+
+    Parameters
+    ----------
+    micrograph
+        (y, x), floating point; changed.
+
+    Returns
+    -------
+    Tensor
+        `micrograph`. On a level of thousands of counts float32 would not resolve the noise.
+
+    Raises
+    ------
+    DataError
+        If a pixel is NaN or infinite, or all are equal.
+    """
+    require_contrast(micrograph)
+    return micrograph.sub_(micrograph.mean())
+
+
+def require_contrast(micrograph: Tensor) -> None:
+    """Refuse a field that no particle can come from.
 
     Parameters
     ----------
     micrograph
         (y, x), real.
-    keep_level
-        Only check; the grey values are wanted as they are.
-
-    Returns
-    -------
-    Tensor
-        (y, x): float32 then resolves the noise even on a level of thousands of counts.
 
     Raises
     ------
@@ -78,7 +99,6 @@ def level_micrograph(micrograph: Tensor, *, keep_level: bool = False) -> Tensor:
             got=f"{float(low):g} in every pixel",
             remedy="Repeat the motion correction or leave it out",
         )
-    return micrograph if keep_level else micrograph - micrograph.mean()
 
 
 def extract_particles(
@@ -95,7 +115,7 @@ def extract_particles(
     Parameters
     ----------
     micrograph
-        (y, x) float32 or float64, as `level_micrograph` gives it.
+        (y, x) float32 or float64, as `level_micrograph_` gives it.
     centers_yx
         (n, 2) px, whole numbers (see `cryopick.extraction.recenter`); n may be zero.
     parameters
@@ -129,14 +149,14 @@ def extract_particles(
     step = max(1, _PIXELS_PER_BATCH // parameters.image_size**2)
     for start in range(0, len(kept), step):
         indices = kept[start : start + step]
-        images = _cut(micrograph, centers_yx, indices, parameters, pixel_size, ctf)
+        images = _cut(micrograph, placement.corners_yx, indices, parameters, pixel_size, ctf)
         images, is_flat = _finish(images, parameters, seeds[indices])
         yield ParticleBatch(images, indices, is_flat)
 
 
 def _cut(
     micrograph: Tensor,
-    centers_yx: Tensor,
+    corners_yx: Tensor,
     indices: Tensor,
     parameters: ExtractionParameters,
     pixel_size: float,
@@ -144,14 +164,15 @@ def _cut(
 ) -> Tensor:
     """Cut, apply the CTF and shrink, a few boxes at a time."""
     side, size = parameters.filter_box_size, parameters.image_size
+    corners = corners_yx[indices] - (side - parameters.box_size) // 2
     images = micrograph.new_empty(len(indices), size, size)
     step = max(1, _PIXELS_CUT_AT_ONCE // side**2)
     for start in range(0, len(indices), step):
-        few = indices[start : start + step]
-        boxes = crop_boxes(micrograph, centers_yx[few], box_size=side).images
+        few = slice(start, start + step)
+        boxes = gather_boxes(micrograph, corners[few], box_size=side)
         if ctf is not None and (parameters.phase_flip or parameters.premultiply):
-            boxes = _apply_ctf(boxes, few, parameters, pixel_size, ctf)
-        images[start : start + step] = shrink_images(boxes, size=size)
+            boxes = _apply_ctf(boxes, indices[few], parameters, pixel_size, ctf)
+        images[few] = shrink_images(boxes, size=size)
     return images
 
 

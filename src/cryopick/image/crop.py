@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cryopick.checks import require_even, require_shape
 
-__all__ = ["Boxes", "Placement", "crop_boxes", "place_boxes"]
+__all__ = ["Boxes", "Placement", "crop_boxes", "gather_boxes", "place_boxes"]
 
 
 class Placement(NamedTuple):
@@ -111,33 +112,65 @@ def crop_boxes(micrograph: Tensor, centers_yx: Tensor, *, box_size: int) -> Boxe
     require_shape(micrograph, "y x", name="micrograph")
     height, width = micrograph.shape
     placement = place_boxes(centers_yx, shape=(height, width), box_size=box_size)
-    corners, is_complete = placement.corners_yx, placement.is_complete
-    if bool(is_complete.all()):
-        images = _gather_complete(micrograph, corners, box_size)
-    else:
-        images = micrograph.new_empty(len(corners), box_size, box_size)
-        images[is_complete] = _gather_complete(micrograph, corners[is_complete], box_size)
-        images[~is_complete] = _gather_repeating(micrograph, corners[~is_complete], box_size)
-    return Boxes(images, placement.residual_yx, is_complete)
+    images = gather_boxes(micrograph, placement.corners_yx, box_size=box_size)
+    return Boxes(images, placement.residual_yx, placement.is_complete)
 
 
-def _gather_complete(micrograph: Tensor, corners_yx: Tensor, box_size: int) -> Tensor:
-    """Copy boxes that lie wholly inside, row by row."""
-    rows, columns = corners_yx[:, 0], corners_yx[:, 1]
+def gather_boxes(micrograph: Tensor, corners_yx: Tensor, *, box_size: int) -> Tensor:
+    """Copy boxes whose first pixels are known; a second step after `place_boxes`.
+
+    Parameters
+    ----------
+    micrograph
+        (y, x), real.
+    corners_yx
+        (n, 2) int64, px, on the device of `micrograph`; a box may run over an edge.
+    box_size
+        Side of a box, px.
+
+    Returns
+    -------
+    Tensor
+        (n, box_size, box_size), new. Over an edge, the edge pixels are repeated.
+
+    Raises
+    ------
+    ShapeError
+        If an array has other axes than those above.
+    """
+    require_shape(micrograph, "y x", name="micrograph")
+    require_shape(corners_yx, "n 2", name="corners_yx")
     if not len(corners_yx):
         return micrograph.new_empty(0, box_size, box_size)
-    if micrograph.device.type != "cpu":
-        return micrograph.unfold(0, box_size, 1).unfold(1, box_size, 1)[rows, columns]
-    # numpy copies whole rows here, four times as fast as the index kernel of torch
-    pixels = micrograph.detach().numpy()
-    windows = np.lib.stride_tricks.sliding_window_view(pixels, (box_size, box_size))
-    return torch.from_numpy(windows[rows.numpy(), columns.numpy()])
-
-
-def _gather_repeating(micrograph: Tensor, corners_yx: Tensor, box_size: int) -> Tensor:
-    """Copy boxes that may run over an edge, repeating its pixels."""
+    if micrograph.device.type == "cpu" and min(micrograph.shape) >= box_size:
+        return torch.from_numpy(
+            _copy_boxes(micrograph.detach().numpy(), corners_yx.numpy(), box_size)
+        )
     height, width = micrograph.shape
     steps = torch.arange(box_size, device=micrograph.device)
     rows = (corners_yx[:, 0, None] + steps).clamp(0, height - 1)
     columns = (corners_yx[:, 1, None] + steps).clamp(0, width - 1)
     return micrograph[rows[:, :, None], columns[:, None, :]]
+
+
+def _copy_boxes(pixels: NDArray[Any], corners_yx: NDArray[np.int64], box_size: int) -> NDArray[Any]:
+    """Copy boxes row by row, several times as fast as the index kernel of torch does."""
+    height, width = pixels.shape
+    inside = corners_yx.clip(0, (height - box_size, width - box_size))
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, (box_size, box_size))
+    boxes: NDArray[Any] = windows[inside[:, 0], inside[:, 1]]
+    over = (corners_yx - inside).clip(1 - box_size, box_size - 1)
+    for number in np.flatnonzero(over.any(axis=1)):  # the few at an edge
+        _move_over_edge(boxes[number], int(over[number, 0]))
+        _move_over_edge(boxes[number].T, int(over[number, 1]))
+    return boxes
+
+
+def _move_over_edge(box: NDArray[Any], count: int) -> None:
+    """Move a box by whole rows, in place, and repeat the edge in the rows left bare."""
+    if count < 0:
+        box[-count:] = box[:count].copy()
+        box[:-count] = box[-count]
+    elif count > 0:
+        box[:-count] = box[count:].copy()
+        box[-count:] = box[-count - 1]

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
 
-from cryopick.errors import CryopickError
+from cryopick.errors import CryopickError, TableError
 from cryopick.execution.local import make_executor
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.extraction.extraction_parameters import ExtractionParameters
+from cryopick.io.atomic import output_errors
 from cryopick.io.micrograph import read_micrograph_size
-from cryopick.pipeline.extraction_field import FieldPayload, extract_field, stack_path
+from cryopick.pipeline.extraction_field import (
+    FieldCtf,
+    FieldPayload,
+    extract_field,
+    stack_path,
+    table_path,
+)
 from cryopick.pipeline.extraction_plan import ExtractionPlan, plan_extraction
 from cryopick.pipeline.job import Job, ProgressCallback, Record, Task, identity_of
 from cryopick.tables.model import Micrographs, Particles, Picks
 from cryopick.tables.relion import write_particles
 
 __all__ = ["ExtractionResult", "extract"]
+
+_LENS = ("voltage", "spherical_aberration", "amplitude_contrast")
+_CTF = ("defocus_u", "defocus_v", "defocus_angle", "phase_shift", "ctf_bfactor", "ctf_scale")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +118,7 @@ def extract(
             path.unlink(missing_ok=True)
         else:
             write_particles(path, particles)
+            _write_parts(path, plan, records)
     failures = {f.micrograph: r.error for f, r in zip(plan.fields, records, strict=True) if r.error}
     failures |= {error.what: str(error) for error in refused}
     return ExtractionResult(
@@ -132,22 +144,58 @@ def _total(records: Sequence[Record], name: str) -> int:
 def _tasks(
     plan: ExtractionPlan, folder: Path, parameters: ExtractionParameters, compute: ComputeParameters
 ) -> list[Task]:
-    hashes = pd.util.hash_pandas_object(plan.table, index=False).to_numpy()
+    ctf_columns = _ctf_columns(plan, parameters)
+    groups = plan.table["optics_group"].to_numpy()
+    lenses = {int(g): _lens(plan, int(g)) for g in np.unique(groups)} if ctf_columns else {}
     tasks = []
     for number, one in enumerate(plan.fields):
-        digest = hashlib.blake2b(hashes[one.rows].tobytes(), digest_size=8).hexdigest()
+        ctf = None
+        if ctf_columns:
+            columns = {name: values[one.rows] for name, values in ctf_columns.items()}
+            ctf = FieldCtf(per_particle=columns, **lenses[int(groups[one.rows.start])])
         payload = FieldPayload(
             field=one,
             folder=folder,
-            table=plan.table.iloc[one.rows],
-            optics=plan.optics,
             centers_yx=plan.centers_yx[one.rows],
+            ctf=ctf,
             parameters=parameters,
             device=compute.devices[number % len(compute.devices)],
         )
-        identity = f"{identity_of(one.path)} {digest} {one.pixel_size:.6g}"
-        tasks.append(Task(key=one.key, identity=identity, payload=payload))
+        tasks.append(Task(key=one.key, identity=_identity(payload), payload=payload))
     return tasks
+
+
+def _identity(payload: FieldPayload) -> str:
+    """Everything that the images of a micrograph depend on, beside the parameters."""
+    digest = hashlib.blake2b(payload.centers_yx.tobytes(), digest_size=8)
+    if payload.ctf is not None:
+        for column in payload.ctf.per_particle.values():
+            digest.update(column.tobytes())
+        digest.update(repr([getattr(payload.ctf, name) for name in _LENS]).encode())
+    size = payload.field.pixel_size
+    return f"{identity_of(payload.field.path)} {digest.hexdigest()} {size:.6g}"
+
+
+def _ctf_columns(
+    plan: ExtractionPlan, parameters: ExtractionParameters
+) -> dict[str, NDArray[np.float32]]:
+    if not (parameters.phase_flip or parameters.premultiply):
+        return {}
+    there = [name for name in _CTF if name in plan.table.columns]
+    return {name: plan.table[name].to_numpy(np.float32) for name in there}
+
+
+def _lens(plan: ExtractionPlan, group: int) -> dict[str, float]:
+    row = plan.optics[plan.optics["optics_group"] == group].iloc[0]
+    for name in _LENS:
+        if name not in row.index:
+            raise TableError(
+                "the optics groups of the micrographs",
+                must=f"say the {name.replace('_', ' ')} where the CTF is applied",
+                got="none",
+                remedy="Add it to their table",
+            )
+    return {name: float(row[name]) for name in _LENS}
 
 
 def _peak_bytes(plan: ExtractionPlan, parameters: ExtractionParameters) -> int:
@@ -181,3 +229,31 @@ def _join(plan: ExtractionPlan, records: Sequence[Record], folder: Path) -> Part
     rows = table[is_kept].reset_index(drop=True)
     optics = plan.optics[plan.optics["optics_group"].isin(rows["optics_group"].unique())]
     return Particles(rows=rows, optics=optics)
+
+
+def _write_parts(path: Path, plan: ExtractionPlan, records: Sequence[Record]) -> None:
+    """Write each micrograph's rows of a particle table into a table of their own.
+
+    They are cut out of the text that is there: formatting every small table anew would take
+    longer than cutting the images.
+    """
+    with path.open("rb") as lines:
+        header = []
+        for line in lines:
+            header.append(line)
+            if line == b"data_particles\n":
+                break
+        for line in lines:
+            if not (line.isspace() or line.startswith((b"loop_", b"_"))):
+                break
+            header.append(line)
+        rows = itertools.chain([line], lines)
+        start = b"".join(header)
+        for one, record in zip(plan.fields, records, strict=True):
+            count = int(record.summary["n_particles"]) if record.is_done else 0
+            if count:
+                part = table_path(path.parent, one.key)
+                aside = part.with_name(f".{part.name}.tmp")
+                with output_errors(part):
+                    aside.write_bytes(start + b"".join(itertools.islice(rows, count)) + b"\n")
+                    aside.replace(part)

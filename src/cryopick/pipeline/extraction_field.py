@@ -1,4 +1,4 @@
-"""Extract the particles of one micrograph: read it, cut, write its stack and its table."""
+"""Extract the particles of one micrograph: read it, cut, write its stack."""
 
 from __future__ import annotations
 
@@ -10,30 +10,47 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cryopick.errors import DataError, TableError
+from cryopick.errors import DataError
 from cryopick.extraction.extract import (
     CtfValues,
     ParticleBatch,
     extract_particles,
-    level_micrograph,
+    level_micrograph_,
+    require_contrast,
 )
 from cryopick.extraction.extraction_parameters import ExtractionParameters
 from cryopick.image.crop import place_boxes
 from cryopick.io.micrograph import read_micrograph
 from cryopick.io.mrc import MrcStackWriter
 from cryopick.pipeline.extraction_plan import Field
-from cryopick.tables.model import Particles
-from cryopick.tables.relion import write_particles
 
-__all__ = ["FieldPayload", "extract_field", "stack_path"]
+__all__ = ["FieldCtf", "FieldPayload", "extract_field", "stack_path", "table_path"]
 
-_LENS = ("voltage", "spherical_aberration", "amplitude_contrast")
-_CTF = ("defocus_u", "defocus_v", "defocus_angle", "phase_shift", "ctf_bfactor", "ctf_scale")
+
+@dataclass(frozen=True, kw_only=True)
+class FieldCtf:
+    """CTF of the particles of one micrograph, as it is sent to a worker."""
+
+    per_particle: dict[str, NDArray[np.float32]]  # columns of the particle table, (n,) each
+    voltage: float  # kV
+    spherical_aberration: float  # mm
+    amplitude_contrast: float
+
+    def to(self, device: str) -> CtfValues:
+        """Turn the columns into tensors."""
+        return CtfValues(
+            per_particle={
+                name: torch.from_numpy(column).to(device)
+                for name, column in self.per_particle.items()
+            },
+            voltage=self.voltage,
+            spherical_aberration=self.spherical_aberration,
+            amplitude_contrast=self.amplitude_contrast,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +59,8 @@ class FieldPayload:
 
     field: Field
     folder: Path
-    table: pd.DataFrame  # rows of this micrograph
-    optics: pd.DataFrame  # of all particles
-    centers_yx: NDArray[np.float64]
+    centers_yx: NDArray[np.float64]  # (n, 2) px, whole numbers
+    ctf: FieldCtf | None  # None where no CTF is applied
     parameters: ExtractionParameters
     device: str
 
@@ -54,24 +70,30 @@ def stack_path(folder: Path, key: str) -> Path:
     return folder / f"{key}.mrcs"
 
 
+def table_path(folder: Path, key: str) -> Path:
+    """Where the table of a micrograph goes."""
+    return folder / f"{key}_extract.star"
+
+
 def extract_field(payload: FieldPayload) -> dict[str, Any]:
-    """Cut the particles of one micrograph, write their stack and their table.
+    """Cut the particles of one micrograph and write their stack.
 
     Parameters
     ----------
     payload
-        The micrograph and its rows.
+        The micrograph and where its particles are.
 
     Returns
     -------
     dict
-        For the ledger: counts, the rows that were dropped, the files.
+        For the ledger: counts, the particles that were dropped, the files.
 
     Raises
     ------
     CryopickError
         If the micrograph is broken, or its results cannot be written.
     """
+    folder, key = payload.folder, payload.field.key
     micrograph = _read(payload)
     centers = torch.from_numpy(payload.centers_yx).to(payload.device)
     batches = extract_particles(
@@ -79,24 +101,26 @@ def extract_field(payload: FieldPayload) -> dict[str, Any]:
         centers,
         parameters=payload.parameters,
         pixel_size=payload.field.pixel_size,
-        ctf=_ctf(payload),
+        ctf=None if payload.ctf is None else payload.ctf.to(payload.device),
         seeds=_seeds(payload),
     )
-    path = stack_path(payload.folder, payload.field.key)
+    path = stack_path(folder, key)
     kept, n_flat = _write_stack(path, batches, payload)
-    files = _write_table(path, kept, payload)
+    if not len(kept):
+        path.unlink(missing_ok=True)  # what an earlier run left
     height, width = micrograph.shape
     placement = place_boxes(centers, shape=(height, width), box_size=payload.parameters.box_size)
     n_outside = int(placement.is_outside.sum())
     is_dropped = np.ones(len(centers), bool)
     is_dropped[kept] = False
+    files = [path, table_path(folder, key)] if len(kept) else []
     return {
         "n_particles": len(kept),
         "n_outside": n_outside,
         "n_flat": n_flat,
         "n_edge": int(is_dropped.sum()) - n_outside - n_flat,
         "dropped": np.flatnonzero(is_dropped).tolist(),
-        "files": files,
+        "files": [str(p.relative_to(folder)) for p in files],
     }
 
 
@@ -104,35 +128,12 @@ def _read(payload: FieldPayload) -> Tensor:
     path = payload.field.path
     micrograph = torch.from_numpy(read_micrograph(path)).to(payload.device)
     try:
-        return level_micrograph(micrograph, keep_level=not payload.parameters.normalize)
+        if payload.parameters.normalize:
+            return level_micrograph_(micrograph)
+        require_contrast(micrograph)
     except DataError as error:
         raise DataError(str(path), must=error.must, got=error.got, remedy=error.remedy) from error
-
-
-def _ctf(payload: FieldPayload) -> CtfValues | None:
-    parameters = payload.parameters
-    if not (parameters.phase_flip or parameters.premultiply):
-        return None
-    group = int(payload.table["optics_group"].iloc[0])
-    lens = payload.optics[payload.optics["optics_group"] == group].iloc[0]
-    for name in _LENS:
-        if name not in lens.index:
-            raise TableError(
-                "the optics group of the micrographs",
-                must=f"say the {name.replace('_', ' ')} where the CTF is applied",
-                got="none",
-                remedy="Add it to the table",
-            )
-    return CtfValues(
-        per_particle={
-            name: torch.from_numpy(payload.table[name].to_numpy(np.float32)).to(payload.device)
-            for name in _CTF
-            if name in payload.table.columns
-        },
-        voltage=float(lens["voltage"]),
-        spherical_aberration=float(lens["spherical_aberration"]),
-        amplitude_contrast=float(lens["amplitude_contrast"]),
-    )
+    return micrograph
 
 
 def _seeds(payload: FieldPayload) -> Tensor:
@@ -170,18 +171,3 @@ def _write_stack(
             writer.append(images.cpu().numpy())
             kept.append(indices.cpu().numpy())
     return np.concatenate(kept), n_flat
-
-
-def _write_table(path: Path, kept: NDArray[np.int64], payload: FieldPayload) -> list[str]:
-    """Write the table beside the stack; without particles remove what an earlier run left."""
-    table_path = path.with_name(path.name.removesuffix(".mrcs") + "_extract.star")
-    if not len(kept):
-        path.unlink(missing_ok=True)
-        table_path.unlink(missing_ok=True)
-        return []
-    rows = payload.table if len(kept) == len(payload.table) else payload.table.iloc[kept]
-    rows = rows.assign(image=str(path), image_index=np.arange(len(kept)))
-    groups = rows["optics_group"].unique()
-    optics = payload.optics[payload.optics["optics_group"].isin(groups)]
-    write_particles(table_path, Particles(rows=rows, optics=optics))
-    return [str(p.relative_to(payload.folder)) for p in (path, table_path)]
