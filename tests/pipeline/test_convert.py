@@ -396,3 +396,35 @@ def test_names_with_unusual_suffixes_stay_whole(project: Path) -> None:
     convert(Path("c.sqlite"), Path("again/autopick.star"), parameters=ConvertParameters())
 
     assert read_picks(Path("again/autopick.star")).rows["micrograph"].tolist() == ["a.dat"]
+
+
+def test_subtomograms_are_refused_by_programs_for_images(project: Path) -> None:
+    particles = make_particles()
+    optics = particles.optics.assign(image_dimensions=3)
+    write_particles(Path("p.star"), Particles(rows=particles.rows, optics=optics))
+
+    with pytest.raises(TableError, match="must hold images for xmd; got subtomograms"):
+        convert(Path("p.star"), Path("p.xmd"), parameters=ConvertParameters())
+
+
+def test_particles_without_positions_give_no_picks(project: Path) -> None:
+    particles = make_particles()
+    rows = particles.rows.drop(columns=["micrograph", "x", "y"])
+    write_particles(Path("p.star"), Particles(rows=rows, optics=particles.optics))
+
+    with pytest.raises(TableError, match="must say where its particles lie"):
+        convert(Path("p.star"), Path("out"), to_format="xmipp", parameters=PARAMETERS)
+
+
+def test_missing_micrographs_are_named_as_such(project: Path) -> None:
+    source = write_relion_picks(Path("in"), PICKS)
+
+    with pytest.raises(ParameterError, match=r"--micrographs must exist; got gone\.mrc"):
+        convert(source, Path("p.txt"), micrographs="gone.mrc", parameters=PARAMETERS)
+
+
+def test_empty_folder_is_refused(project: Path) -> None:
+    Path("in").mkdir()
+
+    with pytest.raises(ParameterError, match="in must hold coordinate files; got none"):
+        convert(Path("in"), Path("p.txt"), parameters=PARAMETERS)

@@ -58,7 +58,9 @@ def convert(
     )
     left_out = [f"{result.n_disabled} disabled"] if result.n_disabled else []
     left_out += [f"{result.n_below_fom} below the threshold"] if result.n_below_fom else []
-    where = result.files[-1] if len(result.files) == 1 else f"{len(result.files)} files in {target}"
+    folder = target if target.is_dir() else target.parent
+    n_files = len(result.files)
+    where = result.files[0] if n_files == 1 else f"{n_files} files in {folder}"
     counts = f"Read {result.n_read} {result.kind} ({result.source_format}), "
     counts += f"skipped {', '.join(left_out)}, " if left_out else ""
     lines = [f"{counts}wrote {result.n_written} ({result.target_format}) to {where}."]

@@ -118,7 +118,7 @@ def convert(
     particles = _read_particles(job)
     if "particles" in job.writer.writes:
         return _convert_particles(job, particles)
-    return _convert_picks(job, _positions(particles))
+    return _convert_picks(job, _positions(particles, job))
 
 
 def _convert_picks(job: _Job, picks: Picks) -> ConvertResult:
@@ -189,11 +189,12 @@ def _for_dialect(rows: pd.DataFrame, words: frozenset[str] | None, name: str) ->
     `words` are the target's; None stands for a format that keeps any column of no other program.
     """
     kept = [c for c in rows.columns if (_is_plain(c) if words is None else c in words)]
-    lost = [c for c in rows.columns if c not in kept and _says_something(rows[c])]
+    lost = [c for c in rows.columns if c not in {*kept, "uid"} and _says_something(rows[c])]
     notes = []
     if lost:
         some = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
-        notes.append(f"{name} has no word for {len(lost)} columns, left out: {some}")
+        noun = "column" if len(lost) == 1 else "columns"
+        notes.append(f"{name} has no word for {len(lost)} {noun}, left out: {some}")
     n_flipped = int((rows["flip"] == 1).sum()) if "flip" in rows else 0
     if n_flipped and name in ("relion", "cryosparc"):
         notes.append(f"{n_flipped} particles are mirrored, which {name} does not know")
@@ -257,8 +258,18 @@ def _with_box_size(particles: Particles) -> Particles:
     return replace(particles, optics=particles.optics.assign(box_size=sizes))
 
 
-def _positions(particles: Particles) -> Picks:
+def _positions(particles: Particles, job: _Job) -> Picks:
     """Take the boxes of particles as picks, where they were cut: shifts are left alone."""
+    missing = [name for name in ("micrograph", "x", "y") if name not in particles.rows]
+    if missing:
+        raise TableError(
+            str(job.source),
+            must=f"say where its particles lie in their micrographs for {job.writer.name}",
+            got=f"no {missing[0]}",
+            remedy="Add its --passthrough .cs file"
+            if job.reader.name == "cryosparc"
+            else "Convert it to a format for particles",
+        )
     wanted = ("micrograph", "x", "y", "fom", "class_number", "psi")
     rows = particles.rows[[name for name in wanted if name in particles.rows]]
     rows.attrs.update(particles.rows.attrs)
@@ -273,6 +284,14 @@ def _positions(particles: Particles) -> Picks:
 
 def _convert_particles(job: _Job, particles: Particles) -> ConvertResult:
     _refuse_pick_options(job, "particles")
+    dimensions = particles.optics.get("image_dimensions", pd.Series(dtype=float))
+    if job.writer.name != "relion" and (dimensions == 3).any():
+        raise TableError(
+            str(job.source),
+            must=f"hold images for {job.writer.name}",
+            got="subtomograms",
+            remedy="Write them as STAR",
+        )
     n_disabled = int(particles.rows.attrs.get("n_disabled", 0))
     rows = particles.rows.reset_index(drop=True)
     rows, notes = _for_dialect(rows, _words(job, "particles", rows), job.writer.name)

@@ -105,10 +105,11 @@ def detect_source(path: Path, named: str | None) -> Format:
     if found == "eman-box":
         found = _box_program(path)
     if found is None:
+        is_folder = path.is_dir()
         raise ParameterError(
             str(path),
-            must="have a known suffix",
-            got=path.suffix or "none",
+            must="hold coordinate files" if is_folder else "have a known suffix",
+            got="none" if is_folder else path.suffix or "none",
             remedy=f"Add --from with one of {', '.join(FORMATS)}",
         )
     return FORMATS[found]

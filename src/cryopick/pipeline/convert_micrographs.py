@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from glob import glob
 from pathlib import Path
 
 from cryopick.errors import FormatError, ParameterError
 from cryopick.io.micrograph import read_micrograph_size
 from cryopick.tables import cryosparc, relion, scipion, xmipp
+from cryopick.tables.micrographs import open_micrographs
 from cryopick.tables.model import Micrographs
 from cryopick.tables.names import MicrographNames
 from cryopick.tables.paths import resolve_path
 
 __all__ = ["KnownMicrographs", "read_micrographs"]
 
-_IMAGES = (".mrc", ".tif", ".tiff", ".png", ".jpg", ".jpeg", ".mrc.gz", ".mrc.bz2")
+_FOREIGN = (".cs", ".sqlite", ".db", ".xmd")
 
 
 def read_micrographs(
@@ -59,28 +59,20 @@ class KnownMicrographs:
 
         Raises
         ------
-        ParameterError
-            If nothing matches.
+        CryopickError
+            If nothing matches, or the table is broken.
         """
         if given is None:
             return cls(table=near)
         path = Path(given)
-        if path.is_dir():
-            files = sorted(str(f) for f in path.rglob("*") if f.name.lower().endswith(_IMAGES))
-        elif path.is_file() and not path.name.lower().endswith(_IMAGES):
+        if path.suffix in _FOREIGN:
             names = [str(n) for n in read_micrographs(path, pixel_size=1.0).rows["micrograph"]]
             return cls(tuple(names), path, MicrographNames(names))
-        else:
-            # Path.glob takes no absolute pattern
-            files = sorted(glob(given, recursive=True))  # noqa: PTH207
-        if not files:
-            raise ParameterError(
-                "--micrographs",
-                must="be a table, a folder or a pattern of micrographs",
-                got=f"{given}, which matches no file",
-                remedy="Check the path, and quote a pattern",
-            )
-        return cls(tuple(files), near, MicrographNames(files))
+        found = open_micrographs([given], pixel_size=1.0)  # which plays no part here
+        names = [str(n) for n in found.rows["micrograph"]]
+        if found.source is None and not any(Path(name).exists() for name in names):
+            raise ParameterError("--micrographs", must="exist", got=given, remedy="Check the path")
+        return cls(tuple(names), found.source or near, MicrographNames(names))
 
     def sizes(self, names: Sequence[str], *, purpose: str) -> Mapping[str, tuple[int, int]]:
         """Height and width in px of the named micrographs, from their files.
