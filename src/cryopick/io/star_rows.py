@@ -6,6 +6,7 @@ of another length. Quoted values travel as one word, with control characters for
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Sequence, Set
 
@@ -34,6 +35,8 @@ _TEXT_LABEL = re.compile(r"(Name(NoDW|Original)?|File\d?|Image)$")
 _QUOTED = re.compile(rb"(?<!\S)([\"'])(.*?)\1(?!\S)")
 _COMMENT = re.compile(rb"(?<!\S)#[^\n]*")
 _MARK, _SPACE, _TAB, _HASH = b"\x1d", b"\x1c", b"\x1e", b"\x1f"  # quoted, and what was inside
+_TEXT = pa.large_string()
+_WIDTHS = [pa.null(), pa.int64(), pa.float64(), _TEXT]  # every type holds those before it
 _NEEDS_QUOTES = r"^$|\s|^[\"'#]"
 
 
@@ -58,11 +61,11 @@ def split_raw(line: bytes) -> list[bytes]:
 def parse_values(labels: Sequence[str], values: Sequence[bytes], *, text: Set[str]) -> pd.DataFrame:
     """Make a table of one row from pairs, given the values as `split_raw` makes them."""
     words = [value.decode(errors="replace") for value in values]
-    columns = {
-        label: _typed(pa.chunked_array([pa.array([value])]), label, text)
-        for label, value in zip(labels, words, strict=True)
-    }
-    table: pd.DataFrame = pa.table(columns).to_pandas()
+    columns = [
+        _typed(pa.array([word], _TEXT), is_text=_is_text(label, text))
+        for label, word in zip(labels, words, strict=True)
+    ]
+    table: pd.DataFrame = pa.table(columns, names=list(labels)).to_pandas()
     return table
 
 
@@ -76,29 +79,60 @@ def parse_rows(
     RowError
         If a row has more or fewer values than there are labels, or is not UTF-8.
     """
-    chunks = []
+    kinds = [_TEXT if _is_text(label, text) else pa.null() for label in labels]
+    chunks: list[pa.Table] | None = None
+    while chunks is None:  # again from the start when a later row widens the type of a column
+        chunks = _read_chunks(raw, start, end, labels, kinds)
+    names = [str(n) for n in range(len(labels))]
+    empty = pa.schema([(n, _TEXT) for n in names]).empty_table()
+    table = pa.concat_tables(chunks) if chunks else empty
+    rows: pd.DataFrame = table.rename_columns(list(labels)).to_pandas()
+    return rows
+
+
+def _read_chunks(
+    raw: bytes, start: int, end: int, labels: Sequence[str], kinds: list[pa.DataType]
+) -> list[pa.Table] | None:
+    """Read all chunks with these types; None if they proved too narrow and were widened."""
+    chunks: list[pa.Table] = []
     while start < end:
         stop = raw.find(b"\n", min(start + _CHUNK_BYTES, end) - 1, end)
         stop = end if stop < 0 else stop + 1
         chunk = _squeeze(raw[start:stop])
         if chunk.strip():
             try:
-                chunks.append(_read_chunk(chunk, labels))
+                table = _read_chunk(chunk, kinds, is_first=not chunks)
             except (pa.ArrowInvalid, ValueError) as error:
                 raise _locate(raw, start, stop, labels, error) from error
+            if chunks and table.schema != chunks[0].schema:
+                return None
+            chunks.append(table)
         start = stop
-    names = [str(n) for n in range(len(labels))]
-    empty = pa.schema([(n, pa.string()) for n in names])
-    table = pa.concat_tables(chunks) if chunks else empty.empty_table()
-    columns = [_typed(table[n], label, text) for n, label in zip(names, labels, strict=True)]
-    rows: pd.DataFrame = pa.table(columns, names=list(labels)).to_pandas()
-    return rows
+    return chunks
 
 
-def _read_chunk(chunk: bytes, labels: Sequence[str]) -> pa.Table:
-    names = [str(n) for n in range(len(labels))]
-    if not names:
+def _read_chunk(chunk: bytes, kinds: list[pa.DataType], *, is_first: bool) -> pa.Table:
+    """Read rows with the given types; where they do not fit, widen `kinds` first."""
+    if not kinds:
         raise ValueError("rows without labels")
+    if not is_first and _MARK not in chunk:
+        with contextlib.suppress(pa.ArrowInvalid):  # look closer below
+            return _read_typed(chunk, kinds)
+    words = _read_typed(chunk, [_TEXT] * len(kinds))
+    columns = [
+        _typed(w.combine_chunks(), is_text=k == _TEXT) for w, k in zip(words, kinds, strict=True)
+    ]
+    for n, column in enumerate(columns):
+        kinds[n] = max(kinds[n], column.type, key=_WIDTHS.index)
+    columns = [
+        c if c.type == k else (_unhide(w.combine_chunks()) if k == _TEXT else c.cast(k))
+        for c, w, k in zip(columns, words, kinds, strict=True)
+    ]
+    return pa.table(columns, names=words.column_names)
+
+
+def _read_typed(chunk: bytes, kinds: Sequence[pa.DataType]) -> pa.Table:
+    names = [str(n) for n in range(len(kinds))]
     return csv.read_csv(
         pa.BufferReader(chunk),
         read_options=csv.ReadOptions(
@@ -106,7 +140,9 @@ def _read_chunk(chunk: bytes, labels: Sequence[str]) -> pa.Table:
         ),
         parse_options=csv.ParseOptions(delimiter=" ", quote_char=False),
         convert_options=csv.ConvertOptions(
-            column_types={n: pa.string() for n in names}, strings_can_be_null=False
+            column_types=dict(zip(names, kinds, strict=True)),
+            null_values=[],
+            strings_can_be_null=False,
         ),
     )
 
@@ -149,35 +185,36 @@ def _strip_comments(chunk: bytes) -> bytes:
     return _COMMENT.sub(b"", chunk)
 
 
-def _typed(column: pa.ChunkedArray, label: str, text: Set[str]) -> pa.ChunkedArray:
+def _is_text(label: str, text: Set[str]) -> bool:
+    return label in text or _TEXT_LABEL.search(label) is not None
+
+
+def _typed(words: pa.Array, *, is_text: bool) -> pa.Array:
     """Give a column of text its type: the first of int, float and text that all values have."""
-    if label in text or _TEXT_LABEL.search(label) or not _looks_numeric(column):
-        return _unhide(column)
-    if pc.any(pc.starts_with(column, "+")).as_py():  # Arrow does not know the sign
-        column = pc.replace_substring_regex(column, r"^\+", "")
+    if is_text or not _looks_numeric(words):
+        return _unhide(words)
+    if pc.any(pc.starts_with(words, "+")).as_py():  # Arrow does not know the sign
+        words = pc.replace_substring_regex(words, r"^\+", "")
     for kind in (pa.int64(), pa.float64()):
-        try:
-            return column.cast(kind)
-        except pa.ArrowInvalid:
-            continue
-    return _unhide(column)
+        with contextlib.suppress(pa.ArrowInvalid):
+            return words.cast(kind)
+    return _unhide(words)
 
 
-def _looks_numeric(column: pa.ChunkedArray) -> bool:
-    if not len(column):
+def _looks_numeric(words: pa.Array) -> bool:
+    if not len(words):
         return False
     try:
-        float(column[0].as_py())
+        float(words[0].as_py())
     except ValueError:
         return False
     return True
 
 
-def _unhide(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    marked = pc.match_substring(column, _MARK.decode())
-    if not pc.any(marked).as_py():
-        return column
-    return pa.chunked_array([pa.array([_show(v) for v in column.to_pylist()], pa.string())])
+def _unhide(words: pa.Array) -> pa.Array:
+    if not pc.any(pc.match_substring(words, _MARK.decode())).as_py():
+        return words
+    return pa.array([_show(v) for v in words.to_pylist()], _TEXT)
 
 
 def _locate(raw: bytes, start: int, stop: int, labels: Sequence[str], cause: Exception) -> RowError:
