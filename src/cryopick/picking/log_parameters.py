@@ -13,7 +13,9 @@ __all__ = ["LogParameters"]
 _SHIPPED: dict[str, dict[str, Any]] = {
     "default": {
         "false_positives": 0.5,
-        "min_distance": 1.0,
+        "min_distance": 0.75,
+        "mask": True,
+        "learn_profile": True,
     },
     "relion": {
         "adjust_threshold": 0.0,
@@ -67,9 +69,17 @@ class LogParameters(Parameters):
     min_distance: float | None = _only(
         "default",
         "min_distance",
-        help="Least distance of two picks, as a fraction of their diameter.",
+        help="Least distance of two picks, as a fraction of the smallest diameter.",
         above=0,
         maximum=5,
+    )
+    mask: bool | None = _only(
+        "default", "mask", help="Leave out ice, carbon and holes larger than a particle."
+    )
+    learn_profile: bool | None = _only(
+        "default",
+        "learn_profile",
+        help="Search again with the mean profile of the first picks.",
     )
 
     adjust_threshold: float | None = _only(

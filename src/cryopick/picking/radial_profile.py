@@ -1,0 +1,87 @@
+"""Learn what particles look like, turned through all angles, and look for that."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["learn_profile", "profile_response"]
+
+_FEWEST = 5  # particles that make a profile
+_TAPER = 0.75  # share of the radius from which the profile fades to zero
+
+
+def learn_profile(image: Tensor, centers_yx: Tensor, *, radius: float) -> Tensor | None:
+    """Average the surroundings of points over all points and all angles.
+
+    Parameters
+    ----------
+    image
+        (y, x), real.
+    centers_yx
+        (n, 2) px.
+    radius
+        How far the profile reaches, px.
+
+    Returns
+    -------
+    Tensor or None
+        (ceil(radius) + 1,): mean grey value at 0, 1, 2 ... px from the centre; None if fewer than
+        five points lie far enough from the edges.
+    """
+    reach = math.ceil(radius)
+    height, width = image.shape
+    centers = centers_yx.round().long()
+    is_inside = ((centers >= reach) & (centers < centers.new_tensor([height, width]) - reach)).all(
+        1
+    )
+    centers = centers[is_inside]
+    if len(centers) < _FEWEST:
+        return None
+    steps = torch.arange(-reach, reach + 1, device=image.device)
+    rows = (centers[:, 0, None] + steps)[:, :, None]
+    columns = (centers[:, 1, None] + steps)[:, None, :]
+    mean = image[rows, columns].mean(0)
+    distance = torch.hypot(*torch.meshgrid(steps.float(), steps.float(), indexing="ij"))
+    distance = distance.round().long()
+    count = torch.bincount(distance.reshape(-1))
+    total = torch.zeros_like(count, dtype=image.dtype)
+    total.index_add_(0, distance.reshape(-1), mean.reshape(-1))
+    return (total / count)[: reach + 1]
+
+
+def profile_response(image_rfft: Tensor, profile: Tensor, *, shape: tuple[int, int]) -> Tensor:
+    """Correlate an image with a profile turned through all angles.
+
+    Parameters
+    ----------
+    image_rfft
+        (y, x // 2 + 1), complex: transform of the image.
+    profile
+        (r + 1,) from `learn_profile`.
+    shape
+        (y, x) of the image.
+
+    Returns
+    -------
+    Tensor
+        (y, x): correlation with a template of mean 0 and unit norm.
+    """
+    reach = len(profile) - 1
+    steps = torch.arange(-reach, reach + 1, device=profile.device, dtype=profile.dtype)
+    distance = torch.hypot(*torch.meshgrid(steps, steps, indexing="ij"))
+    low = distance.floor().long().clamp_max(reach - 1)
+    share = (distance - low).clamp(0, 1)
+    fade = ((distance / reach - _TAPER) / (1 - _TAPER)).clamp(0, 1)
+    window = (1 + torch.cos(math.pi * fade)) / 2
+    rim = profile[int(0.9 * reach) :].mean()
+    template = (profile[low] * (1 - share) + profile[low + 1] * share - rim) * window
+    template = template - template.sum() / window.sum() * window
+    template = template / template.square().sum().sqrt().clamp_min(1e-20)
+    kernel = image_rfft.real.new_zeros(shape)
+    kernel[: 2 * reach + 1, : 2 * reach + 1] = template
+    kernel = torch.roll(kernel, (-reach, -reach), (0, 1))
+    response: Tensor = torch.fft.irfft2(image_rfft * torch.fft.rfft2(kernel).conj(), s=shape)
+    return response
