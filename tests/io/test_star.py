@@ -108,6 +108,15 @@ def test_a_column_is_numeric_only_if_all_its_values_are(star):
     assert table["c"].iloc[-1] == 1.5
 
 
+def test_quotes_far_down_a_table_are_taken_off(star):
+    rows = 'a"b 1\n' * 1_000_000 + "\"c d\" 2\n'#e' 3\n"
+
+    table = read_star(star("data_\nloop_\n_a\n_b\n" + rows))[""]
+
+    assert table["a"].iloc[[0, -2, -1]].tolist() == ['a"b', "c d", "#e"]
+    assert table["b"].sum() == 1_000_005
+
+
 def test_an_empty_loop_is_an_empty_table(star):
     blocks = read_star(star("data_a\n\nloop_\n_x #1\n_y #2\n\ndata_b\n\nloop_\n_z\n1\n"))
 
@@ -196,7 +205,7 @@ def test_tables_come_back_as_they_were_written(tmp_path):
             "exact": [0.1 + 0.2, 1e-300, -1e20, np.pi],
             "odd": [np.nan, np.inf, -np.inf, 1.0],
             "count": [1, -(2**60), 3, 0],
-            "text": ["a b", "", "it's", 'say "x"'],
+            "text": ["a  b", "", "it's\tit", 'say "x"'],
             "number_like": ["1", "2", "3", "4"],
             "mixed": ["007", "x", "#1", "a#1"],
             "drawn": rng.normal(size=4),

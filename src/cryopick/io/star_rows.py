@@ -32,9 +32,11 @@ __all__ = [
 _CHUNK_BYTES = 1 << 22
 _CHUNK_ROWS = 50_000
 _TEXT_LABEL = re.compile(r"(Name(NoDW|Original)?|File\d?|Image)$")
-_QUOTED = re.compile(rb"(?<!\S)([\"'])(.*?)\1(?!\S)")
-_COMMENT = re.compile(rb"(?<!\S)#[^\n]*")
+# each begins with the character that is rare, so that the search skips from one to the next
+_QUOTED = re.compile(rb"([\"'])(?<!\S.)(.*?)\1(?!\S)")
+_COMMENT = re.compile(rb"#(?<!\S.)[^\n]*")
 _MARK, _SPACE, _TAB, _HASH = b"\x1d", b"\x1c", b"\x1e", b"\x1f"  # quoted, and what was inside
+_HIDDEN = {_MARK: "", _SPACE: " ", _TAB: "\t", _HASH: "#"}
 _TEXT = pa.large_string()
 _WIDTHS = [pa.null(), pa.int64(), pa.float64(), _TEXT]  # every type holds those before it
 _NEEDS_QUOTES = r"^$|\s|^[\"'#]"
@@ -115,9 +117,9 @@ def _read_chunk(chunk: bytes, kinds: list[pa.DataType], *, is_first: bool) -> pa
     """Read rows with the given types; where they do not fit, widen `kinds` first."""
     if not kinds:
         raise ValueError("rows without labels")
-    if not is_first and _MARK not in chunk:
+    if not is_first:
         with contextlib.suppress(pa.ArrowInvalid):  # look closer below
-            return _read_typed(chunk, kinds)
+            return _unhide_table(_read_typed(chunk, kinds), is_hidden=_MARK in chunk)
     words = _read_typed(chunk, [_TEXT] * len(kinds))
     columns = [
         _typed(w.combine_chunks(), is_text=k == _TEXT) for w, k in zip(words, kinds, strict=True)
@@ -149,10 +151,10 @@ def _read_typed(chunk: bytes, kinds: Sequence[pa.DataType]) -> pa.Table:
 
 def _squeeze(chunk: bytes) -> bytes:
     """Leave one space between values and none at the ends of a line."""
-    if b"\t" in chunk:
-        chunk = chunk.replace(b"\t", b" ")
     if b'"' in chunk or b"'" in chunk:
         chunk = _hide_quotes(chunk)
+    if b"\t" in chunk:
+        chunk = chunk.replace(b"\t", b" ")
     if b"#" in chunk:
         chunk = _strip_comments(chunk)
     if b"  " not in chunk and b" \n" not in chunk and b"\n " not in chunk:
@@ -176,7 +178,7 @@ def _hide_quotes(chunk: bytes) -> bytes:
 
 
 def _show(value: str) -> str:
-    for hidden, shown in ((_MARK, ""), (_SPACE, " "), (_TAB, "\t"), (_HASH, "#")):
+    for hidden, shown in _HIDDEN.items():
         value = value.replace(hidden.decode(), shown)
     return value
 
@@ -212,9 +214,17 @@ def _looks_numeric(words: pa.Array) -> bool:
 
 
 def _unhide(words: pa.Array) -> pa.Array:
-    if not pc.any(pc.match_substring(words, _MARK.decode())).as_py():
-        return words
-    return pa.array([_show(v) for v in words.to_pylist()], _TEXT)
+    if pc.any(pc.match_substring(words, _MARK.decode())).as_py():
+        for hidden, shown in _HIDDEN.items():
+            words = pc.replace_substring(words, hidden.decode(), shown)
+    return words
+
+
+def _unhide_table(table: pa.Table, *, is_hidden: bool) -> pa.Table:
+    if not is_hidden:
+        return table
+    columns = [_unhide(c) if c.type == _TEXT else c for c in table.columns]
+    return pa.table(columns, names=table.column_names)
 
 
 def _locate(raw: bytes, start: int, stop: int, labels: Sequence[str], cause: Exception) -> RowError:

@@ -170,12 +170,13 @@ def _read_listed(
 
 def _read_coords_suffix(path: Path, refused: list[CryopickError] | None) -> Picks:
     """Read RELION 3's list: its name holds the suffix, its line the table of micrographs."""
-    lines = path.read_text(errors="replace").split() if path.is_file() else []
+    text = path.read_text(errors="replace") if path.is_file() else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if len(lines) != 1:
         raise TableError(
             str(path),
             must="hold one line, the path of the micrographs STAR file",
-            got=f"{len(lines)} words" if path.is_file() else "no such file",
+            got=f"{len(lines)} lines" if path.is_file() else "no such file",
             remedy="Give the folder of coordinate files instead",
         )
     suffix = path.name.removeprefix("coords_suffix")

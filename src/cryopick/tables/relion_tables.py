@@ -183,7 +183,7 @@ def _split_image_names(names: pd.Series, source: Path) -> tuple[pd.Series, np.nd
         _refuse_index(source, str(error))
     if len(indices) and indices.min() < 0:
         _refuse_index(source, str(words[int(indices.argmin())]))
-    return pd.Series(images.to_pandas(), index=names.index, dtype="str"), indices
+    return pd.Series(images.to_pandas(), dtype="str").set_axis(names.index), indices
 
 
 def _join(*words: pa.Array | str) -> pa.Array:
