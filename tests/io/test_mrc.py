@@ -5,6 +5,8 @@ from __future__ import annotations
 import bz2
 import gzip
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import mrcfile
@@ -254,3 +256,17 @@ def test_empty_stacks_and_wrong_boxes_are_refused(tmp_path):
     ):
         stack.append(np.zeros((1, 4, 5), np.float32))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.relion
+@pytest.mark.skipif(shutil.which("relion_image_handler") is None, reason="no relion on PATH")
+def test_relion_reads_our_stacks(tmp_path):
+    pixels = pixels_of(np.float32, (3, 16, 16))
+    with MrcStackWriter(tmp_path / "a.mrcs", box_size=16, pixel_size=2.5) as stack:
+        stack.append(pixels)
+
+    command = ["relion_image_handler", "--i", "a.mrcs", "--o", "b.mrcs", "--multiply_constant", "2"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+
+    np.testing.assert_allclose(read_mrc(tmp_path / "b.mrcs"), 2 * pixels, rtol=1e-6)
+    assert read_mrc_header(tmp_path / "b.mrcs").pixel_size == pytest.approx(2.5)
