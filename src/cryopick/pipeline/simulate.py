@@ -36,7 +36,7 @@ from cryopick.tables.relion import picks_of_file, write_micrographs, write_picks
 
 __all__ = ["SimulatedMicrographs", "simulate_micrographs", "write_phantoms"]
 
-_BYTES_PER_PIXEL = 80  # at the peak of one task, measured
+_BYTES_PER_PIXEL = 100  # at the peak of one task, measured with three species and carbon
 _LABELS = {"species": "cryopickSpecies", "state": "cryopickState"}
 _PHANTOM_PIXELS = 96  # across a phantom's map
 
