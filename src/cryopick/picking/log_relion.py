@@ -109,9 +109,9 @@ class _Frame(NamedTuple):
     def of(cls, micrograph: Tensor, pixel_size: float, parameters: LogParameters) -> _Frame:
         side = max(micrograph.shape)
         work = working_size(side, pixel_size=pixel_size, parameters=parameters)
-        height, width = (length * work // side for length in micrograph.shape)
+        height, width = (_shrunk(length, work, side) for length in micrograph.shape)
         margin = max(parameters.value("skip_side"), int(parameters.min_diameter / pixel_size / 2))
-        margin = margin * work // side
+        margin = _shrunk(margin, work, side)
         inner = max(height - 2 * margin, 0) * max(width - 2 * margin, 0)
         size = pixel_size * side / work
         return cls(side, work, size, height, width, margin, inner / max(height * width, 1))
@@ -120,6 +120,16 @@ class _Frame(NamedTuple):
         """Pixels along one axis of the square that are in the micrograph and not near its edge."""
         first = self.work // 2 - length // 2
         return slice(first + self.margin, max(first + length - self.margin, first + self.margin))
+
+
+def _shrunk(length: int, work: int, side: int) -> int:
+    """Working pixels of a length, as RELION counts them.
+
+    Single precision is deliberate: there 1240 px become 183 instead of 184 working pixels of a
+    square shrunk to 184, which moves every position by one of them.
+    """
+    scale = np.float32(work) / np.float32(side)
+    return int(np.float32(length) * scale)
 
 
 class _Field(NamedTuple):

@@ -146,11 +146,11 @@ def _without_outliers(micrograph: Tensor, zscore: float) -> tuple[Tensor, float,
         raise DataError(
             "the micrograph", must="be finite", got="NaN or infinity", remedy="Leave it out"
         )
-    mean, deviation = _mean_and_deviation(pixels)
-    if deviation < 1e-10:
+    if low == high:
         raise DataError(
-            "the micrograph", must="vary", got=f"{mean:g} everywhere", remedy="Leave it out"
+            "the micrograph", must="vary", got=f"{low:g} everywhere", remedy="Leave it out"
         )
+    mean, deviation = _mean_and_deviation(pixels)
     if max(high - mean, mean - low) > zscore * deviation:
         far = (pixels - mean).abs_() > zscore * deviation
         pixels = torch.where(far, mean, pixels)

@@ -1,0 +1,320 @@
+"""Pick many micrographs: one task each, and the lists that join their results.
+
+The folder of a picking job holds, for a micrograph with the key ``a``:
+
+    a_autopick.star             picks: the peaks above the threshold
+    peaks/a_peaks.star          all peaks above a low floor, so that a threshold is a filter
+    fom_maps/a_<map>.mrc        if asked for
+    autopick.star               list of coordinate files, as RELION 4 and 5 read it
+    coords_suffix_autopick.star one line, as RELION 3 reads it
+    summary.star                picks, mean figure of merit and threshold of each micrograph
+    failed.star                 micrographs that were refused, and why
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cryopick.errors import CryopickError
+from cryopick.execution.local import make_executor
+from cryopick.execution.parameters import ComputeParameters
+from cryopick.io.micrograph import read_micrograph, read_micrograph_size
+from cryopick.io.mrc import write_mrc
+from cryopick.io.star import write_star
+from cryopick.picking.log_parameters import LogParameters
+from cryopick.picking.log_picks import LogPicks
+from cryopick.picking.log_relion import pick_log_relion
+from cryopick.picking.log_relion_response import FieldCtf
+from cryopick.pipeline.job import Job, ProgressCallback, Record, Task, identity_of
+from cryopick.tables.micrographs import micrograph_path, open_micrographs, pixel_sizes
+from cryopick.tables.model import Micrographs, require_columns
+from cryopick.tables.paths import micrograph_key
+from cryopick.tables.relion import (
+    write_coordinate_files,
+    write_coords_suffix,
+    write_micrographs,
+    write_picks_file,
+)
+
+__all__ = ["PickedMicrograph", "PickingResult", "pick_micrographs"]
+
+_BYTES_PER_PIXEL = {"relion": 24, "default": 64}  # at the peak of one task, measured
+_SIZED = 20  # micrographs whose size is looked up to estimate memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class PickedMicrograph:
+    """What became of one micrograph."""
+
+    micrograph: str
+    n_picks: int = 0
+    n_peaks: int = 0
+    mean_fom: float = 0.0  # of the picks
+    threshold: float = 0.0
+    valid_fraction: float = 0.0  # of the field that was searched
+    error: str = ""  # why it was refused
+
+
+@dataclass(frozen=True, kw_only=True)
+class PickingResult:
+    """What a picking job found."""
+
+    folder: Path
+    micrographs: tuple[PickedMicrograph, ...]
+
+    @property
+    def picked(self) -> tuple[PickedMicrograph, ...]:
+        """Those that were not refused."""
+        return tuple(m for m in self.micrographs if not m.error)
+
+    @property
+    def failed(self) -> tuple[PickedMicrograph, ...]:
+        """Those that were refused."""
+        return tuple(m for m in self.micrographs if m.error)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Gather the numbers that count, ready for JSON."""
+        return {
+            "folder": str(self.folder),
+            "n_micrographs": len(self.micrographs),
+            "n_failed": len(self.failed),
+            "n_picks": sum(m.n_picks for m in self.picked),
+            "n_peaks": sum(m.n_peaks for m in self.picked),
+            "n_without_picks": sum(not m.n_picks for m in self.picked),
+            "coordinates": str(self.folder / "autopick.star"),
+            "failed": {m.micrograph: m.error for m in self.failed},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Field:
+    """One task, as the worker gets it."""
+
+    path: Path
+    key: str
+    pixel_size: float
+    ctf: FieldCtf | None
+    parameters: LogParameters
+    device: str
+    folder: Path
+
+
+def pick_micrographs(
+    inputs: Sequence[str],
+    folder: Path,
+    *,
+    parameters: LogParameters,
+    compute: ComputeParameters | None = None,
+    pixel_size: float | None = None,
+    overwrite: bool = False,
+    progress: ProgressCallback | None = None,
+) -> PickingResult:
+    """Find blobs in micrographs and write their positions.
+
+    Parameters
+    ----------
+    inputs
+        One STAR file of RELION; or paths, folders and globs of images.
+    folder
+        Where the results go. Started again with the same parameters, only micrographs that are
+        new, changed or failed are picked.
+    parameters
+        Of the picker.
+    compute
+        How much of the machine to use.
+    pixel_size
+        A/px of all micrographs, instead of what their table or headers say.
+    overwrite
+        Throw away what a job with other parameters left in `folder`.
+    progress
+        Called with the number of micrographs done and in all.
+
+    Returns
+    -------
+    PickingResult
+        One entry per micrograph, in the order of the inputs. A micrograph that cannot be read or
+        worked on is refused with a sentence; the others are picked.
+
+    Raises
+    ------
+    ParameterError
+        If nothing fits the inputs, or no pixel size is known.
+    TableError
+        If a micrograph is named twice, or the CTF is asked for and the table has none.
+    FormatError
+        If the STAR file is broken.
+    ProjectError
+        If `folder` holds another job or is in use.
+    OutputError
+        If `folder` cannot be written.
+    """
+    compute = compute or ComputeParameters()
+    micrographs = open_micrographs(inputs, pixel_size=pixel_size)
+    fields = list(_fields(micrographs, parameters, compute.devices, Path(folder)))
+    names = [str(n) for n in micrographs.rows["micrograph"]]
+    job = Job(
+        folder,
+        name="pick log",
+        parameters={**parameters.resolved(), "pixel_size": pixel_size},
+        inputs=inputs,
+        overwrite=overwrite,
+    )
+    with job:
+        tasks = [Task(key=f.key, identity=_identity(f), payload=f) for f in fields]
+        executor = make_executor(
+            compute, n_items=len(tasks), bytes_per_item=_bytes(fields, parameters)
+        )
+        records = job.run(executor, _pick_field, tasks, progress=progress)
+        picked = tuple(_picked(n, r) for n, r in zip(names, records, strict=True))
+        result = PickingResult(folder=Path(folder), micrographs=picked)
+        _write_lists(result, micrographs)
+    return result
+
+
+def _fields(
+    micrographs: Micrographs, parameters: LogParameters, devices: Sequence[str], folder: Path
+) -> Iterator[_Field]:
+    ctfs = _ctfs(micrographs) if parameters.mode == "relion" and parameters.value("use_ctf") else {}
+    rows = zip(micrographs.rows["micrograph"], pixel_sizes(micrographs), strict=True)
+    for number, (name, size) in enumerate(rows):
+        yield _Field(
+            path=micrograph_path(str(name), micrographs.source),
+            key=micrograph_key(str(name)),
+            pixel_size=float(size),
+            ctf=ctfs.get(str(name)),
+            parameters=parameters,
+            device=devices[number % len(devices)],
+            folder=folder,
+        )
+
+
+def _ctfs(micrographs: Micrographs) -> dict[str, FieldCtf]:
+    table = str(micrographs.source or "MICROGRAPHS")
+    lens = ["voltage", "spherical_aberration", "amplitude_contrast"]
+    defocus = ["defocus_u", "defocus_v", "defocus_angle"]
+    require_columns(micrographs.rows, defocus, table=table)
+    require_columns(micrographs.optics, lens, table=table)
+    rows = micrographs.rows.merge(micrographs.optics[["optics_group", *lens]], on="optics_group")
+    if "phase_shift" not in rows.columns:
+        rows = rows.assign(phase_shift=0.0)
+    columns = ["micrograph", *defocus, *lens, "phase_shift"]
+    values = rows[columns].itertuples(index=False, name=None)
+    return {str(name): FieldCtf(*map(float, numbers)) for name, *numbers in values}
+
+
+def _identity(field: _Field) -> str:
+    """Name all that makes the micrograph be picked again when it changes."""
+    return f"{identity_of(field.path)} {field.pixel_size:g} {field.ctf or ''}".rstrip()
+
+
+def _bytes(fields: Sequence[_Field], parameters: LogParameters) -> int:
+    """Peak memory of a task: that of the largest of some micrographs."""
+    pixels = [0]
+    for field in fields[:: max(1, len(fields) // _SIZED)]:
+        try:
+            height, width = read_micrograph_size(field.path)
+        except CryopickError:
+            continue  # its task says so
+        pixels.append(max(height, width) ** 2)
+    return max(pixels) * _BYTES_PER_PIXEL[parameters.mode]
+
+
+def _pick_field(field: _Field) -> dict[str, Any]:
+    """Read, pick and write one micrograph; what comes back goes to the ledger."""
+    micrograph = torch.from_numpy(read_micrograph(field.path)).to(field.device)
+    found = _pick(micrograph, field)
+    columns = {"x": found.x, "y": found.y, "fom": found.fom, "class_number": 0, "psi": 0.0}
+    peaks = pd.DataFrame(columns | {"diameter": found.diameter})
+    picks = peaks[found.is_pick]
+    files = [f"{field.key}_autopick.star", f"peaks/{field.key}_peaks.star"]
+    write_picks_file(field.folder / files[1], peaks)
+    write_picks_file(field.folder / files[0], picks)
+    files += _write_maps(found, max(micrograph.shape), field)
+    return {
+        "n_picks": len(picks),
+        "n_peaks": len(peaks),
+        "mean_fom": float(picks["fom"].mean()) if len(picks) else 0.0,
+        "threshold": float(found.threshold),
+        "valid_fraction": float(found.valid_fraction),
+        "files": files,
+    }
+
+
+def _pick(micrograph: torch.Tensor, field: _Field) -> LogPicks:
+    size, parameters = field.pixel_size, field.parameters
+    if parameters.mode == "relion":
+        return pick_log_relion(micrograph, pixel_size=size, parameters=parameters, ctf=field.ctf)
+    from cryopick.picking.log import pick_log
+
+    return pick_log(micrograph, pixel_size=size, parameters=parameters)
+
+
+def _write_maps(found: LogPicks, side: int, field: _Field) -> list[str]:
+    names = []
+    for name, pixels in found.maps.items():
+        names.append(f"fom_maps/{field.key}_{name}.mrc")
+        binning = side / max(pixels.shape)
+        write_mrc(field.folder / names[-1], pixels, pixel_size=field.pixel_size * binning)
+    return names
+
+
+def _picked(name: str, record: Record) -> PickedMicrograph:
+    values: Mapping[str, Any] = {k: v for k, v in record.summary.items() if k != "files"}
+    return PickedMicrograph(micrograph=name, error=record.error, **values)
+
+
+def _write_lists(result: PickingResult, micrographs: Micrographs) -> None:
+    """Write what joins the micrographs, and take away what a failed one left from before."""
+    folder = result.folder
+    for micrograph in result.failed:
+        key = micrograph_key(micrograph.micrograph)
+        for name in (f"{key}_autopick.star", f"peaks/{key}_peaks.star"):
+            (folder / name).unlink(missing_ok=True)
+    files = [
+        (m.micrograph, str(folder / f"{micrograph_key(m.micrograph)}_autopick.star"))
+        for m in result.picked
+    ]
+    write_coordinate_files(folder / "autopick.star", files)
+    write_coords_suffix(folder / "coords_suffix_autopick.star", _table(folder, micrographs))
+    _write_summary(folder / "summary.star", result.picked)
+    _write_failed(folder / "failed.star", result.failed)
+
+
+def _table(folder: Path, micrographs: Micrographs) -> str:
+    """Path of the STAR file of the micrographs; where there was none it is written."""
+    if micrographs.source is not None:
+        return str(micrographs.source)
+    write_micrographs(folder / "micrographs.star", micrographs)
+    return str(folder / "micrographs.star")
+
+
+def _write_summary(path: Path, picked: Sequence[PickedMicrograph]) -> None:
+    table = pd.DataFrame(
+        {
+            "rlnMicrographName": pd.Series([m.micrograph for m in picked], dtype="str"),
+            "rlnAutopickFigureOfMerit": np.array([m.mean_fom for m in picked], float),
+            "rlnGroupNrParticles": np.array([m.n_picks for m in picked], int),
+            "cryopickThreshold": np.array([m.threshold for m in picked], float),
+            "cryopickValidFraction": np.array([m.valid_fraction for m in picked], float),
+            "cryopickPeaks": np.array([m.n_peaks for m in picked], int),
+        }
+    )
+    write_star(path, {"": table}, comment="version 50001")
+
+
+def _write_failed(path: Path, failed: Sequence[PickedMicrograph]) -> None:
+    if not failed:
+        path.unlink(missing_ok=True)
+        return
+    columns = {
+        "rlnMicrographName": pd.Series([m.micrograph for m in failed], dtype="str"),
+        "cryopickReason": pd.Series([m.error for m in failed], dtype="str"),
+    }
+    write_star(path, {"failed": pd.DataFrame(columns)})
