@@ -28,6 +28,7 @@ from cryopick.execution.parameters import ComputeParameters
 from cryopick.io.micrograph import read_micrograph, read_micrograph_size
 from cryopick.io.mrc import write_mrc
 from cryopick.io.star import write_star
+from cryopick.picking.log import pick_log
 from cryopick.picking.log_parameters import LogParameters
 from cryopick.picking.log_picks import LogPicks
 from cryopick.picking.log_relion import pick_log_relion
@@ -251,8 +252,6 @@ def _pick(micrograph: torch.Tensor, field: _Field) -> LogPicks:
     size, parameters = field.pixel_size, field.parameters
     if parameters.mode == "relion":
         return pick_log_relion(micrograph, pixel_size=size, parameters=parameters, ctf=field.ctf)
-    from cryopick.picking.log import pick_log
-
     return pick_log(micrograph, pixel_size=size, parameters=parameters)
 
 
