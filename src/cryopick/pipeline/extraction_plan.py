@@ -282,11 +282,10 @@ def _image_optics(
     """Describe the images to be made; groups without particles are dropped."""
     used = optics[optics["optics_group"].isin(table["optics_group"].unique())]
     micrograph_pixel_size = used["pixel_size"].to_numpy(float)
-    used = used.drop(columns=[c for c in ("micrograph_pixel_size",) if c in used.columns])
-    if not parameters.relion_parity:  # RELION forgets it, and then cannot extract again alone
+    if "micrograph_pixel_size" in used.columns or not parameters.relion_parity:
         used = used.assign(micrograph_pixel_size=micrograph_pixel_size)
     return used.assign(
-        pixel_size=micrograph_pixel_size * parameters.scale,
+        pixel_size=(micrograph_pixel_size * parameters.scale).round(9),  # not 1.2000000000000002
         box_size=parameters.image_size,
         image_dimensions=2,
         is_premultiplied=int(parameters.premultiply),
