@@ -31,6 +31,7 @@ __all__ = ["pick_log"]
 
 _PIXELS_PER_DIAMETER = 12  # working pixels across the smallest particle
 _SIZES = 3  # per kind of filter
+_SMALLER = 0.8  # smallest filter over smallest diameter: the lens makes particles look smaller
 _HOLLOWNESS = 0.6  # inner over outer diameter of the shells
 _KINDS = 2  # discs and shells
 _WINDOW = 1.25  # radius of the noise window, in largest diameters
@@ -108,7 +109,7 @@ def _prepare(micrograph: Tensor, pixel_size: float, parameters: LogParameters) -
 
 
 def _filter_bank(search: _Search, parameters: LogParameters) -> tuple[Tensor, Tensor]:
-    sizes = np.geomspace(parameters.min_diameter, parameters.max_diameter, _SIZES)
+    sizes = np.geomspace(_SMALLER * parameters.min_diameter, parameters.max_diameter, _SIZES)
     shape = search.field.image.shape
     responses = [
         torch.fft.irfft2(search.image_rfft * transfer, s=shape)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 __all__ = ["learn_profile", "profile_response"]
 
-_FEWEST = 5  # particles that make a profile
+_FEWEST = 15  # particles that make a profile
 _TAPER = 0.75  # share of the radius from which the profile fades to zero
 
 
@@ -29,7 +29,7 @@ def learn_profile(image: Tensor, centers_yx: Tensor, *, radius: float) -> Tensor
     -------
     Tensor or None
         (ceil(radius) + 1,): mean grey value at 0, 1, 2 ... px from the centre; None if fewer than
-        five points lie far enough from the edges.
+        15 points lie far enough from the edges.
     """
     reach = math.ceil(radius)
     height, width = image.shape
