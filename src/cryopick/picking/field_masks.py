@@ -96,22 +96,28 @@ def contamination(field: _Field, *, min_diameter: float, max_diameter: float) ->
     gap = max(1, int(min_diameter / 8 / field.pixel_size))
     marked = np.zeros(valid.shape, bool)
     for side in (deviation, -deviation):
-        marked |= _large_areas((side > _DEVIATION) & valid, reach=reach, gap=gap)
+        marked |= _large_areas(np.where(valid, side, 0.0), reach=reach, gap=gap)
     if marked.any():
         margin = min_diameter / 2 / field.pixel_size
         marked = ndimage.distance_transform_edt(~marked) <= margin
     return torch.from_numpy(marked).to(image.device)
 
 
-def _large_areas(candidate: NDArray[np.bool_], *, reach: float, gap: int) -> NDArray[np.bool_]:
-    """Keep connected areas in which a disc of radius `reach` fits, or would beyond the edge."""
+def _large_areas(deviation: NDArray[np.float64], *, reach: float, gap: int) -> NDArray[np.bool_]:
+    """Keep connected areas in which a disc of radius `reach` fits, or would beyond the edge.
+
+    The size of an area is judged at half its own height, where blurring moves no edge: a strong
+    particle spreads beyond its rim but is not taken for something larger.
+    """
     pad = int(np.ceil(2 * reach)) + gap
-    wide = np.pad(candidate, pad, mode="edge")
-    closed = ndimage.binary_closing(wide, iterations=gap)
+    wide = np.pad(deviation, pad, mode="edge")
+    labels, count = ndimage.label(wide > _DEVIATION)
+    if not count:
+        return np.zeros(deviation.shape, bool)
+    heights = np.concatenate([[np.inf], ndimage.maximum(wide, labels, np.arange(1, count + 1))])
+    above_half = wide > np.maximum(_DEVIATION, heights[labels] / 2)
+    closed = ndimage.binary_closing(above_half, iterations=gap)
     core = ndimage.distance_transform_edt(closed) > reach
-    if not core.any():
-        return np.zeros_like(candidate)
-    labels, _ = ndimage.label(closed)
     kept = np.unique(labels[core])
     return np.asarray(np.isin(labels, kept[kept > 0])[pad:-pad, pad:-pad])
 
