@@ -32,7 +32,7 @@ from cryopick.picking.log import pick_log
 from cryopick.picking.log_parameters import LogParameters
 from cryopick.picking.log_picks import LogPicks
 from cryopick.picking.log_relion import pick_log_relion
-from cryopick.picking.log_relion_response import FieldCtf
+from cryopick.picking.log_relion_response import FieldCtf, scale_diameters, working_size
 from cryopick.pipeline.job import Job, ProgressCallback, Record, Task, identity_of
 from cryopick.tables.micrographs import micrograph_path, open_micrographs, pixel_sizes
 from cryopick.tables.model import Micrographs, require_columns
@@ -46,7 +46,6 @@ from cryopick.tables.relion import (
 
 __all__ = ["PickedMicrograph", "PickingResult", "pick_micrographs"]
 
-_BYTES_PER_PIXEL = {"relion": 24, "default": 64}  # at the peak of one task, measured
 _SIZED = 20  # micrographs whose size is looked up to estimate memory
 
 
@@ -217,14 +216,23 @@ def _identity(field: _Field) -> str:
 
 def _bytes(fields: Sequence[_Field], parameters: LogParameters) -> int:
     """Peak memory of a task: that of the largest of some micrographs."""
-    pixels = [0]
+    largest = 0
     for field in fields[:: max(1, len(fields) // _SIZED)]:
         try:
-            height, width = read_micrograph_size(field.path)
+            side = max(read_micrograph_size(field.path))
+            largest = max(largest, _field_bytes(side, field.pixel_size, parameters))
         except CryopickError:
             continue  # its task says so
-        pixels.append(max(height, width) ** 2)
-    return max(pixels) * _BYTES_PER_PIXEL[parameters.mode]
+    return largest
+
+
+def _field_bytes(side: int, pixel_size: float, parameters: LogParameters) -> int:
+    """Peak memory of one field, as measured: so much a pixel, and more a working pixel."""
+    if parameters.mode == "relion":
+        work = working_size(side, pixel_size=pixel_size, parameters=parameters)
+        return 20 * side**2 + 4 * (len(scale_diameters(parameters)) + 8) * work**2
+    binning = max(1.0, parameters.min_diameter / 12 / pixel_size)
+    return 30 * side**2 + int(250 * (side / binning) ** 2)
 
 
 def _pick_field(field: _Field) -> dict[str, Any]:
