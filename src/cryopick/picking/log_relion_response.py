@@ -51,12 +51,13 @@ def scale_diameters(parameters: LogParameters) -> list[float]:
     Examples
     --------
     >>> scale_diameters(LogParameters(min_diameter=150, max_diameter=180, mode="relion"))
-    [30.0, 38.0, 50.0, 75.0, 150, 165.0, 180, 360.0, 540.0, 720.0, 900.0]
+    [30.0, 38.0, 50.0, 75.0, 150.0, 165.0, 180.0, 360.0, 540.0, 720.0, 900.0]
     """
     low, high = parameters.min_diameter, parameters.max_diameter
     factors = range(2, parameters.value("max_search") + 1)
     below = [_round(low / factor) for factor in reversed(factors)]
-    return [*below, low, (low + high) / 2, high, *(_round(high * factor) for factor in factors)]
+    above = [_round(high * factor) for factor in factors]
+    return [float(d) for d in (*below, low, (low + high) / 2, high, *above)]
 
 
 def working_size(side: int, *, pixel_size: float, parameters: LogParameters) -> int:
