@@ -56,9 +56,10 @@ def standardise(responses: Tensor, is_background: Tensor, *, radius: int) -> Sta
     mean = (responses * weight).sum((-2, -1), keepdim=True) / total
     centered = (responses - mean) * weight
     variance = centered.square().sum((-2, -1), keepdim=True) / total
-    offset = local_mean(centered, radius=radius) / (share + _MINIMUM_SHARE)
+    missing = _MINIMUM_SHARE * (1 - share).clamp_min(0)
+    offset = local_mean(centered, radius=radius) / (share + missing)
     energy = local_mean((centered - offset * weight).square(), radius=radius)
-    local = (energy + _MINIMUM_SHARE * variance) / (share + _MINIMUM_SHARE)
+    local = (energy + missing * variance) / (share + missing)
     scores = (responses - mean - offset) / local.clamp_min(1e-20).sqrt()
     return Standardised(scores, _roughness(scores, weight))
 

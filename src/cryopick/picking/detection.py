@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from cryopick.image.peaks import local_maxima, refine_peaks, suppress_close
 from cryopick.picking.background import (
@@ -20,6 +19,7 @@ __all__ = ["Detections", "detect"]
 
 _FLOOR = 1.0  # standard deviations: peaks below are of no use to anyone
 _ROUNDS = 4
+_OUTLIER = 4.5  # robust standard deviations
 _KERNEL_OVERLAP = 0.35  # what each further size adds to the noise peaks of the first (measured)
 
 
@@ -68,7 +68,7 @@ def detect(
     false_positives, false_share
         As `threshold_for_discoveries` takes them.
     """
-    is_background = is_valid
+    is_background = is_valid & ~_outliers(responses, is_valid, block=2 * window_radius)
     n_sizes = len(responses) / n_kinds
     multiplicity = n_kinds * (1 + _KERNEL_OVERLAP * (n_sizes - 1)) / len(responses)
     area = float(is_searched.sum())
@@ -77,7 +77,7 @@ def detect(
         standardised = standardise(responses, is_background, radius=window_radius)
         best, which = standardised.scores.max(0)
         searched = torch.where(is_searched, best, -torch.inf)
-        pixels, positions, scores = _peaks(searched, min_distance)
+        pixels, scores = _peaks(searched, min_distance)
         noise = {"roughness": float(standardised.roughness.sum()) * multiplicity, "area": area}
         descending = scores.double().cpu().numpy()
         cut = threshold_for_discoveries(  # generous: what may be a particle is no background
@@ -87,21 +87,42 @@ def detect(
         if abs(n_now - n_before) <= 0.02 * n_now:
             break
         n_before = n_now
-        is_background = exclude_discs(is_valid, positions[scores >= cut], radius=disc_radius)
+        is_background = exclude_discs(is_valid, pixels[scores >= cut], radius=disc_radius)
     threshold = threshold_for_discoveries(
         descending, false_peaks=false_positives, false_share=false_share, at_least=10, **noise
     )
+    positions = _refine(responses, pixels, which)
     return Detections(positions, pixels, scores, threshold, best, which)
 
 
-def _peaks(searched: Tensor, min_distance: float) -> tuple[Tensor, Tensor, Tensor]:
-    radius = max(1, int(0.4 * min_distance))
-    pixels = local_maxima(searched, radius=radius, floor=_FLOOR)
-    positions, scores = refine_peaks(searched, pixels)
-    order = torch.sort(scores, descending=True, stable=True).indices
-    pixels, positions, scores = pixels[order], positions[order], scores[order]
-    kept: NDArray[np.int64] = suppress_close(
-        positions.double().cpu().numpy(), min_distance=min_distance
-    )
+def _refine(responses: Tensor, pixels: Tensor, which: Tensor) -> Tensor:
+    """Go below the grid on the response itself: where its noise rises, a z-score leans aside."""
+    positions = pixels.to(responses.dtype)
+    winner = which[pixels[:, 0], pixels[:, 1]]
+    for index, response in enumerate(responses):
+        is_own = winner == index
+        positions[is_own] = refine_peaks(response, pixels[is_own])[0]
+    return positions
+
+
+def _outliers(responses: Tensor, is_valid: Tensor, *, block: int) -> Tensor:
+    """Mark what no noise explains, so that a few strong particles do not pass for noise."""
+    height, width = is_valid.shape
+    rows, columns = max(1, height // block), max(1, width // block)
+    size = (height // rows, width // columns)
+    tiles = responses[:, : rows * size[0], : columns * size[1]]
+    tiles = tiles.reshape(-1, rows, size[0], columns, size[1]).transpose(2, 3).flatten(3)
+    spread = 1.4826 * (tiles - tiles.median(3, keepdim=True).values).abs().median(3).values
+    spread = functional.max_pool2d(spread[:, None], 3, 1, 1)  # no tile is judged by a quieter one
+    spread = functional.interpolate(spread, (height, width), mode="nearest")[:, 0]
+    middle = torch.stack([r[is_valid].median() for r in responses])[:, None, None]
+    return ((responses - middle).abs() > _OUTLIER * spread).any(0)
+
+
+def _peaks(searched: Tensor, min_distance: float) -> tuple[Tensor, Tensor]:
+    """Pixels and heights of the peaks that keep their distance, best first."""
+    pixels = local_maxima(searched, radius=max(1, int(0.4 * min_distance)), floor=_FLOOR)
+    heights = searched[pixels[:, 0], pixels[:, 1]]
+    kept = suppress_close(pixels.double().cpu().numpy(), min_distance=min_distance)
     index = torch.from_numpy(kept).to(pixels.device)
-    return pixels[index], positions[index], scores[index]
+    return pixels[index], heights[index]

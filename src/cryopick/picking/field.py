@@ -15,7 +15,7 @@ from cryopick.picking.field_masks import damaged_borders
 __all__ = ["WorkingField", "prepare_field", "require_usable"]
 
 _CLIP = 6.0  # robust standard deviations: hot pixels and dead columns must not ring
-_SAMPLES = 1 << 20  # pixels that suffice for a median
+_SAMPLES = 1 << 18  # pixels that suffice for a median
 
 
 class WorkingField(NamedTuple):
@@ -85,7 +85,8 @@ def prepare_field(
     require_shape(micrograph, "y x", name="micrograph")
     require_usable(micrograph)
     center, spread = _robust_moments(micrograph)
-    image = ((micrograph.to(torch.float32) - center) / spread).clamp(-_CLIP, _CLIP)
+    image = micrograph.to(torch.float32, copy=True)
+    image.sub_(center).mul_(1 / spread).clamp_(-_CLIP, _CLIP)  # in place: memory is the limit
     borders = damaged_borders(image)
     bin_size = max(1, int(working_pixel_size / (2 * pixel_size)))
     if bin_size > 1:

@@ -15,6 +15,7 @@ from cryopick.image.fourier import frequency_grid
 __all__ = ["contamination", "damaged_borders"]
 
 _BORDER_SHARE = 8  # a border is at most one eighth of the field
+_LINES = 128  # rows or columns that suffice to judge a border by
 _FLAT, _WILD = 0.4, 3.0  # gradient across a damaged row, as a share of a sound row's
 _BLUR = 0.25  # in smallest diameters, before areas are sought
 _DEVIATION = 3.5  # robust standard deviations of a dark or bright area
@@ -48,23 +49,22 @@ def damaged_borders(image: Tensor) -> tuple[int, int, int, int]:
     tuple of int
         Top, bottom, left, right, px; 0 where the side is sound.
     """
-    top, bottom = _depth(image), _depth(image.flip(0))
-    left, right = _depth(image.T), _depth(image.T.flip(0))
-    return top, bottom, left, right
+    rows = image[:, :: max(1, image.shape[1] // _LINES)]
+    columns = image[:: max(1, image.shape[0] // _LINES)].T
+    return _depth(rows), _depth(rows.flip(0)), _depth(columns), _depth(columns.flip(0))
 
 
-def _depth(image: Tensor) -> int:
-    rows = image.shape[0]
+def _depth(lines: Tensor) -> int:
+    rows = lines.shape[0]
     reach = rows // _BORDER_SHARE
     if reach < 2:
         return 0
-    columns = image[:, :: max(1, image.shape[1] // 512)]
-    near = (columns[1 : reach + 1] - columns[:reach]).abs().median(dim=1).values
+    near = (lines[1 : reach + 1] - lines[:reach]).abs().median(dim=1).values
     start, stop = rows // 4, 3 * rows // 4
-    middle = columns[start:stop]
+    middle = lines[start:stop]
     typical = (middle[1:] - middle[:-1]).abs().median()
     is_bad = (near < _FLAT * typical) | (near > _WILD * typical)
-    share = torch.cumsum(is_bad.float(), 0) / torch.arange(1, reach + 1, device=image.device)
+    share = torch.cumsum(is_bad.float(), 0) / torch.arange(1, reach + 1, device=lines.device)
     deep = torch.nonzero(is_bad & (share >= 0.5))
     return int(deep.max()) + 2 if len(deep) else 0
 
