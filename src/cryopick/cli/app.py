@@ -22,11 +22,14 @@ from cryopick.errors import CryopickError
 
 __all__ = ["app", "main"]
 
+_INTERRUPTED = 130  # how typer ends after Ctrl-C
+
 app = typer.Typer(
     name="cryopick",
     help="From cryo-EM micrographs to clean particles and trustworthy 2D classes, unattended.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich would read a unit such as [px] as markup and cut long options
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -65,10 +68,24 @@ def main() -> None:
     try:
         app()
     except CryopickError as error:
-        if os.environ.get("CRYOPICK_DEBUG"):
-            raise
-        warn(error_line(error))
-        sys.exit(1)
-    except KeyboardInterrupt:
-        warn("Stopped. Finished work is kept; the same command goes on from here.")
-        sys.exit(130)
+        _end(error)
+    except OSError as error:
+        _end(
+            CryopickError(
+                str(error.filename or "a file"),
+                must="be accessible",
+                got=error.strerror or str(error),
+                remedy="Check the path, its permissions and the disk",
+            ),
+        )
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            warn("Stopped. Finished work is kept; the same command goes on from here.")
+        raise
+
+
+def _end(error: CryopickError) -> None:
+    if os.environ.get("CRYOPICK_DEBUG"):
+        raise error
+    warn(error_line(error))
+    sys.exit(1)
