@@ -1,27 +1,37 @@
 """Map a function over items: in this process, or in worker processes on this machine.
 
 A task is a picklable function and one item. Results come back in the order they finish; the
-caller keeps order by the index. An error the user can mend (`CryopickError`) belongs to its item
-and the rest goes on; any other exception is a bug and stops the run.
+caller keeps order by the index. An error the user can mend (`CryopickError`, or one of the
+operating system) belongs to its item and the rest goes on, and so does the death of a worker;
+any other exception is a bug and stops the run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+import re
+import signal
+import sys
+import threading
+import types
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from cryopick.errors import CryopickError, ProjectError
+from cryopick.errors import CryopickError, DataError, ParameterError, ProjectError
 from cryopick.execution.parameters import ComputeParameters
 
 __all__ = ["Executor", "LocalExecutor", "Outcome", "SerialExecutor", "make_executor"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_NO_MEMORY = re.compile("allocate memory|out of memory", re.IGNORECASE)  # as torch says it
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,7 @@ class Executor(Protocol):
 
     def map_unordered(
         self, function: Callable[[Item], Result], items: Sequence[Item]
-    ) -> Iterator[Outcome[Result]]:
+    ) -> Generator[Outcome[Result], None, None]:
         """Yield one outcome per item, as they finish."""
         ...
 
@@ -48,12 +58,68 @@ def _run(function: Callable[[Item], Result], index: int, item: Item) -> Outcome[
         return Outcome(index, value=function(item))
     except CryopickError as error:
         return Outcome(index, error=error)
+    except OSError as error:
+        return Outcome(index, error=_as_data_error(error))
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or _NO_MEMORY.search(str(error))):
+            raise
+        return Outcome(index, error=_memory_error("too little of it"))
 
 
-def _start_worker(threads: int) -> None:
+def _memory_error(got: str) -> DataError:
+    return DataError(
+        "this item",
+        must="fit in the memory that is free",
+        got=got,
+        remedy="Run the same command again with fewer --workers; finished work is kept",
+    )
+
+
+def _as_data_error(error: OSError) -> DataError:
+    return DataError(
+        str(error.filename or "a file of this item"),
+        must="be readable",
+        got=error.strerror or str(error) or type(error).__name__,
+        remedy="Check the disk and the permissions",
+    )
+
+
+def _set_threads(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+
+
+def _start_worker(threads: int) -> None:
+    """Prepare a worker: it ends with its parent, and Ctrl-C is for the parent alone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _set_threads(threads)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # a parent that was killed cannot say so, and its workers would wait for ever
+
+
+@contextlib.contextmanager
+def _unguarded_main(function: Callable[..., object]) -> Iterator[None]:
+    """Keep new workers from running the user's script again to get at its functions.
+
+    They need none of it, unless `function` is defined there; so a script that calls cryopick
+    needs no ``if __name__ == "__main__"``.
+    """
+    main = sys.modules["__main__"]
+    if getattr(function, "__module__", "") == "__main__":
+        yield
+        return
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 class SerialExecutor:
@@ -64,9 +130,9 @@ class SerialExecutor:
 
     def map_unordered(
         self, function: Callable[[Item], Result], items: Sequence[Item]
-    ) -> Iterator[Outcome[Result]]:
+    ) -> Generator[Outcome[Result], None, None]:
         """Yield one outcome per item, in order."""
-        _start_worker(self._threads)
+        _set_threads(self._threads)
         for index, item in enumerate(items):
             yield _run(function, index, item)
 
@@ -80,43 +146,81 @@ class LocalExecutor:
 
     def map_unordered(
         self, function: Callable[[Item], Result], items: Sequence[Item]
-    ) -> Iterator[Outcome[Result]]:
+    ) -> Generator[Outcome[Result], None, None]:
         """Yield one outcome per item, as they finish; a few items a worker are in flight.
+
+        Where a worker is killed, the items in flight are tried again one at a time, and the one
+        that kills its worker again gets the error.
 
         Raises
         ------
         ProjectError
-            If a worker process was killed, as a machine out of memory does.
+            If no worker process can be started.
         """
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["cryopick.execution.preload"])
-        waiting = iter(enumerate(items))
-        pool = ProcessPoolExecutor(
-            self._workers, context, initializer=_start_worker, initargs=(self._threads,)
-        )
-        running: set[Future[Outcome[Result]]] = set()
-        try:
-            while True:
-                for index, item in waiting:
-                    running.add(pool.submit(_run, function, index, item))
-                    if len(running) >= 3 * self._workers:
-                        break
-                if not running:
-                    return
+        waiting = deque(enumerate(items))
+        while waiting:
+            in_flight: dict[int, Item] = {}
+            try:
+                yield from self._map(function, waiting, in_flight)
+            except BrokenProcessPool:
+                suspects = sorted(in_flight.items())
+                yield from (self._run_alone(function, *suspect) for suspect in suspects)
+
+    def _map(
+        self,
+        function: Callable[[Item], Result],
+        waiting: deque[tuple[int, Item]],
+        in_flight: dict[int, Item],
+    ) -> Generator[Outcome[Result], None, None]:
+        """Work until nothing waits; `in_flight` holds what was begun and not yielded."""
+        with self._pool(self._workers) as pool:
+            running: set[Future[Outcome[Result]]] = set()
+            while waiting or running:
+                while waiting and len(running) < 3 * self._workers:
+                    index, item = waiting.popleft()
+                    in_flight[index] = item
+                    with _unguarded_main(function):  # workers start as they are needed
+                        running.add(pool.submit(_run, function, index, item))
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
-                    yield future.result()
-        except BrokenProcessPool as error:
-            raise ProjectError(
-                "a worker process",
-                must="live until its work is done",
-                got="a process that was killed, probably for want of memory",
-                remedy="Run the same command again with fewer --workers; finished work is kept",
-            ) from error
+                    outcome = future.result()
+                    del in_flight[outcome.index]
+                    yield outcome
+
+    def _run_alone(
+        self, function: Callable[[Item], Result], index: int, item: Item
+    ) -> Outcome[Result]:
+        """Run one item in a worker of its own, after a worker was killed."""
+        try:
+            with self._pool(1) as pool, _unguarded_main(function):
+                _require_worker(pool)
+                return pool.submit(_run, function, index, item).result()
+        except BrokenProcessPool:
+            return Outcome(index, error=_memory_error("a worker process that was killed"))
+
+    @contextlib.contextmanager
+    def _pool(self, workers: int) -> Iterator[ProcessPoolExecutor]:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["cryopick.execution.preload"])
+        pool = ProcessPoolExecutor(
+            workers, context, initializer=_start_worker, initargs=(self._threads,)
+        )
+        try:
+            yield pool
         finally:
-            for future in running:
-                future.cancel()
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _require_worker(pool: ProcessPoolExecutor) -> None:
+    try:
+        pool.submit(os.getpid).result()
+    except BrokenProcessPool as error:
+        raise ProjectError(
+            "a worker process",
+            must="start",
+            got="a process that ended at once",
+            remedy="Try --workers 1, and look for the reason above",
+        ) from error
 
 
 def make_executor(
@@ -136,8 +240,10 @@ def make_executor(
     Raises
     ------
     ParameterError
-        If not even one item fits in the memory limit.
+        If not even one item fits in the memory limit, or a device is not there.
     """
+    if compute.uses_gpu:
+        _require_devices(compute)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cores = cores or 1
     workers = compute.workers or (cores if not compute.uses_gpu else len(compute.devices))
@@ -145,3 +251,20 @@ def make_executor(
     if workers <= 1:
         return SerialExecutor(threads=compute.threads or cores)
     return LocalExecutor(workers=workers, threads=compute.threads or max(1, cores // workers))
+
+
+def _require_devices(compute: ComputeParameters) -> None:
+    import torch
+
+    for device in compute.devices:
+        kind, _, number = device.partition(":")
+        there = {"cpu": 1, "cuda": torch.cuda.device_count()}.get(kind, 0)
+        if kind == "mps":
+            there = int(torch.backends.mps.is_available())
+        if int(number or 0) >= there:
+            raise ParameterError(
+                "device",
+                must="be on this machine",
+                got=f"{device}, while there are {there} {kind} devices",
+                remedy="Change --device",
+            )

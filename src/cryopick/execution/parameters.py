@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from cryopick.errors import ParameterError
@@ -9,6 +10,7 @@ from cryopick.parameters import Parameters, option
 
 __all__ = ["WORKER_BASE_BYTES", "ComputeParameters"]
 
+_DEVICE = re.compile(r"(cpu|cuda|mps)(:\d+)?")
 WORKER_BASE_BYTES = 400 << 20  # a worker process with its libraries loaded
 
 
@@ -44,10 +46,10 @@ class ComputeParameters(Parameters):
         Raises
         ------
         ParameterError
-            If a device is neither cpu nor cuda nor mps.
+            If a device is neither cpu nor cuda nor mps, with or without a number.
         """
         for name in self.devices or ("",):
-            if name.split(":")[0] not in ("cpu", "cuda", "mps"):
+            if not _DEVICE.fullmatch(name):
                 raise ParameterError(
                     "device",
                     must="be cpu, cuda, mps or a list such as cuda:0,cuda:1",

@@ -6,17 +6,32 @@ import contextlib
 import errno
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from cryopick.errors import OutputError
 
-__all__ = ["make_folder", "output_errors", "write_json", "write_text", "writing"]
+__all__ = [
+    "aside_path",
+    "make_folder",
+    "output_errors",
+    "remove_leftovers",
+    "write_json",
+    "write_text",
+    "writing",
+]
 
+_LEFTOVER = re.compile(r"\..+\.\d+\.tmp")
 _REMEDIES = {
     errno.ENOSPC: ("have room left on its disk", "Free some space or choose another --out"),
     errno.EDQUOT: ("have room left in its quota", "Free some space or choose another --out"),
+    errno.EFBIG: ("be within the size limit of files", "Raise the limit (ulimit -f)"),
+    errno.EIO: ("lie on a disk that works", "Check the disk or choose another --out"),
+    errno.ENAMETOOLONG: ("have a shorter name", "Choose another --out or shorten the names"),
+    errno.ENOENT: ("lie where folders can be made", "Choose another --out"),
+    errno.ESTALE: ("lie on a disk that is connected", "Connect it again or choose another --out"),
     errno.EROFS: ("lie on a writable disk", "Choose another --out"),
     errno.EACCES: ("be writable", "Change its permissions or choose another --out"),
     errno.EPERM: ("be writable", "Change its permissions or choose another --out"),
@@ -56,7 +71,7 @@ def writing(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         If the file cannot be written.
     """
     path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = aside_path(path)
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -67,6 +82,31 @@ def writing(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
             aside.replace(path)
         finally:
             aside.unlink(missing_ok=True)
+
+
+def aside_path(path: Path) -> Path:
+    """Where a file is written until it is whole.
+
+    Examples
+    --------
+    >>> aside_path(Path("out/a.star")).name.startswith(".a.star.")
+    True
+    """
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes had not finished writing, below a folder.
+
+    Folders with a job of their own are left alone: it may be running.
+    """
+    for where, folders, files in os.walk(folder):
+        here = Path(where)
+        folders[:] = [f for f in folders if not (here / f / "job.json").exists()]
+        for name in files:
+            if _LEFTOVER.fullmatch(name):
+                with contextlib.suppress(OSError):
+                    (here / name).unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from cryopick.errors import FormatError, OutputError, ShapeError
-from cryopick.io.atomic import output_errors
+from cryopick.io.atomic import aside_path, output_errors
 
 __all__ = [
     "MrcHeader",
@@ -254,7 +254,7 @@ def write_mrc(path: Path, pixels: NDArray[Any], *, pixel_size: float) -> None:
             "pixels", must="have 2 or 3 axes", got=pixels.ndim, remedy="Pass an image or a stack"
         )
     data = pixels if pixels.dtype in _MODES else pixels.astype(np.float32)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = aside_path(path)
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -289,7 +289,7 @@ class MrcStackWriter:
         self, path: Path, *, box_size: int, pixel_size: float, dtype: DTypeLike = np.float32
     ) -> None:
         self._path = Path(path)
-        self._aside = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        self._aside = aside_path(self._path)
         self._box_size = box_size
         self._pixel_size = pixel_size
         self._dtype = np.dtype(dtype)

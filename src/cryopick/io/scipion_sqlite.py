@@ -7,7 +7,6 @@ set that Scipion wrote has no ``Properties`` at all.
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from cryopick.errors import FormatError
-from cryopick.io.atomic import output_errors
+from cryopick.io.atomic import aside_path, output_errors
 
 __all__ = ["ScipionSet", "read_item_class", "read_scipion_set", "write_scipion_set"]
 
@@ -166,7 +165,7 @@ def write_scipion_set(
         If the file cannot be written.
     """
     path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = aside_path(path)
     own = {"self": set_class, "_size": n_items, "_streamState": 2, "_mapperPath": f"{path.name}, "}
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

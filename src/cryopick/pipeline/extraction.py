@@ -16,7 +16,7 @@ from cryopick.errors import CryopickError, TableError
 from cryopick.execution.local import make_executor
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.extraction.extraction_parameters import ExtractionParameters
-from cryopick.io.atomic import output_errors
+from cryopick.io.atomic import aside_path, output_errors
 from cryopick.io.micrograph import read_micrograph_size
 from cryopick.pipeline.extraction_field import (
     FieldCtf,
@@ -253,7 +253,7 @@ def _write_parts(path: Path, plan: ExtractionPlan, records: Sequence[Record]) ->
             count = int(record.summary["n_particles"]) if record.is_done else 0
             if count:
                 part = table_path(path.parent, one.key)
-                aside = part.with_name(f".{part.name}.tmp")
+                aside = aside_path(part)
                 with output_errors(part):
                     aside.write_bytes(start + b"".join(itertools.islice(rows, count)) + b"\n")
                     aside.replace(part)

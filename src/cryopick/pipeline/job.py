@@ -9,6 +9,8 @@ with other parameters it refuses, so that nothing is overwritten silently.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -19,18 +21,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from cryopick import __version__
-from cryopick.errors import ProjectError
+from cryopick.errors import OutputError, ProjectError
 from cryopick.execution.local import Executor
-from cryopick.io.atomic import make_folder, output_errors, write_json
+from cryopick.io.atomic import make_folder, output_errors, remove_leftovers, write_json
 
 __all__ = ["Job", "ProgressCallback", "Record", "Task", "identity_of"]
 
 ProgressCallback = Callable[[int, int], None]  # items done, items in all
 
 _SCHEMA = 1
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _LIBRARIES = ("torch", "numpy", "scipy", "pandas", "mrcfile")
 
 
@@ -85,13 +88,16 @@ class Job:
         All values that change the results, as JSON takes them.
     inputs
         Files or tables the command was given.
+    results
+        Files of the folder that join the items. Found without a job that made them, they
+        belong to somebody else and are not overwritten.
     overwrite
         Throw away what a job with other parameters left in the folder.
 
     Raises
     ------
     ProjectError
-        If the folder holds another job, or the same job is running.
+        If the folder holds another job or results of unknown origin, or the same job is running.
     OutputError
         If the folder cannot be written.
     """
@@ -103,12 +109,14 @@ class Job:
         name: str,
         parameters: Mapping[str, Any],
         inputs: Sequence[str] = (),
+        results: Sequence[str] = (),
         overwrite: bool = False,
     ) -> None:
         self.folder = Path(folder)
         self.name = name
         self.parameters: dict[str, Any] = json.loads(json.dumps(dict(parameters)))
         self.inputs = [str(i) for i in inputs]
+        self.results = list(results)
         self._overwrite = overwrite
         self._records: dict[str, Record] = {}
         self._started = time.time()
@@ -118,10 +126,11 @@ class Job:
         self._lock()
         try:
             before = self._read_description()
-            if before is not None and not self._is_same(before):
+            if not self._is_same(before):
                 if not self._overwrite:
-                    self._refuse(before)
-                self._clear()
+                    self._require_empty(before)
+                self._clear(before or {})
+            remove_leftovers(self.folder)
             self._records = self._read_ledger()
             self._write_description(state="running")
         except BaseException:
@@ -131,7 +140,11 @@ class Job:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            self._write_description(state="finished" if kind is None else "stopped")
+            if kind is None:
+                self._write_description(state="finished")
+                return
+            with contextlib.suppress(OutputError):  # the first error is the one to tell
+                self._write_description(state="stopped")
         finally:
             self._lock_handle.close()
 
@@ -156,14 +169,22 @@ class Job:
             The items.
         progress
             Called with the number of items done and in all.
+
+        Raises
+        ------
+        OutputError
+            If the ledger cannot be written, for example because the disk is full.
         """
         waiting = [t for t in tasks if not self._is_finished(t)]
         done = len(tasks) - len(waiting)
         if progress:
             progress(done, len(tasks))
         path = self.folder / "ledger.jsonl"
-        with output_errors(path), path.open("a") as ledger:
-            for outcome in executor.map_unordered(function, [t.payload for t in waiting]):
+        with output_errors(path):
+            ledger = path.open("ab")
+        outcomes = executor.map_unordered(function, [t.payload for t in waiting])
+        with ledger, contextlib.closing(outcomes):  # no worker writes when the lock is gone
+            for outcome in outcomes:
                 task = waiting[outcome.index]
                 record = Record(
                     key=task.key,
@@ -172,9 +193,8 @@ class Job:
                     error=str(outcome.error or ""),
                 )
                 self._records[task.key] = record
-                ledger.write(json.dumps(asdict(record)) + "\n")
-                ledger.flush()
-                os.fsync(ledger.fileno())
+                with output_errors(path):
+                    _append(ledger, record)
                 done += 1
                 if progress:
                     progress(done, len(tasks))
@@ -198,28 +218,48 @@ class Job:
                 got="a run that is still going",
                 remedy="Wait for it, or choose another --out",
             ) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:  # some network disks: the user must take care
+                self._lock_handle.close()
+                raise
 
     def _read_description(self) -> dict[str, Any] | None:
+        """Read job.json; None where there is none, empty where it is broken."""
         path = self.folder / "job.json"
-        if not path.exists():
-            return None
         try:
-            description: dict[str, Any] = json.loads(path.read_text())
-        except ValueError:
+            description = json.loads(path.read_bytes())
+        except FileNotFoundError:
             return None
-        return description
+        except (OSError, ValueError):
+            return {}
+        return description if isinstance(description, dict) else {}
 
-    def _is_same(self, before: Mapping[str, Any]) -> bool:
-        return bool(before.get("name") == self.name and before["parameters"] == self.parameters)
+    def _is_same(self, before: Mapping[str, Any] | None) -> bool:
+        return (
+            before is not None
+            and before.get("name") == self.name
+            and before.get("parameters") == self.parameters
+        )
 
-    def _refuse(self, before: Mapping[str, Any]) -> None:
-        old, new = before.get("parameters", {}), self.parameters
-        changed = [
-            f"{k} {old.get(k)} instead of {new.get(k)}"
-            for k in {**old, **new}
-            if old.get(k) != new.get(k)
-        ]
-        other = f"`{before.get('name')}`" + (f" with {', '.join(changed[:3])}" if changed else "")
+    def _require_empty(self, before: Mapping[str, Any] | None) -> None:
+        """Refuse to write over another job, or over results that no job accounts for."""
+        if before is None:
+            found = [n for n in ("ledger.jsonl", *self.results) if (self.folder / n).exists()]
+            if not found:
+                return
+            other = f"{found[0]} of unknown origin"
+        elif not before:
+            other = "a broken job.json"
+        else:
+            old, new = dict(before.get("parameters") or {}), self.parameters
+            changed = [
+                f"{k} {old.get(k)} instead of {new.get(k)}"
+                for k in {**old, **new}
+                if old.get(k) != new.get(k)
+            ]
+            is_named = before.get("name") == self.name and changed
+            other = f"`{before.get('name')}`"
+            other += f" with {', '.join(changed[:3])}" if is_named else ""
         raise ProjectError(
             str(self.folder),
             must=f"be empty or hold `{self.name}` with the same parameters",
@@ -227,23 +267,28 @@ class Job:
             remedy="Choose another --out, or add --overwrite",
         )
 
-    def _clear(self) -> None:
-        for record in self._read_ledger().values():
-            for name in record.summary.get("files", []):
+    def _clear(self, before: Mapping[str, Any]) -> None:
+        names = [n for record in self._read_ledger().values() for n in _files_of(record)]
+        for name in (*names, *before.get("results", ()), "ledger.jsonl"):
+            with output_errors(self.folder / name):
                 (self.folder / name).unlink(missing_ok=True)
-        (self.folder / "ledger.jsonl").unlink(missing_ok=True)
 
     def _read_ledger(self) -> dict[str, Record]:
+        """Read what is done; a line that is no record means that its item is done again."""
         path = self.folder / "ledger.jsonl"
         if not path.exists():
             return {}
-        text = path.read_text()
-        whole = text[: text.rfind("\n") + 1]
+        text = path.read_bytes()
+        whole = text[: text.rfind(b"\n") + 1]
         if whole != text:  # the last line was cut off when the job was killed
-            with path.open("r+") as handle:
-                handle.truncate(len(whole.encode()))
-        records = (Record(**json.loads(line)) for line in whole.splitlines())
-        return {r.key: r for r in records}
+            with output_errors(path), path.open("r+b") as handle:
+                handle.truncate(len(whole))
+        records: dict[str, Record] = {}
+        for line in whole.splitlines():
+            with contextlib.suppress(ValueError, TypeError):
+                record = Record(**json.loads(line))
+                records[record.key] = record
+        return records
 
     def _write_description(self, *, state: str) -> None:
         now = time.time()
@@ -254,6 +299,7 @@ class Job:
             "command": " ".join(sys.argv),
             "parameters": self.parameters,
             "inputs": self.inputs,
+            "results": self.results,
             "versions": _versions(),
             "host": platform.node(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self._started)),
@@ -262,6 +308,16 @@ class Job:
             "n_failed": sum(not r.is_done for r in self._records.values()),
         }
         write_json(self.folder / "job.json", description)
+
+
+def _append(ledger: IO[bytes], record: Record) -> None:
+    ledger.write(json.dumps(asdict(record)).encode() + b"\n")
+    ledger.flush()
+    os.fsync(ledger.fileno())
+
+
+def _files_of(record: Record) -> list[str]:
+    return list(record.summary.get("files", ()))
 
 
 def _versions() -> dict[str, str]:
