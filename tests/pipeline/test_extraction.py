@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -491,14 +492,20 @@ def test_a_folder_that_cannot_be_made_is_refused(session):
         run("micrographs.star/out")
 
 
-def fill_disk_for(path):
-    """Let the file that is written beside `path` lie on a full disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_name(f".{path.name}.{os.getpid()}.tmp").symlink_to("/dev/full")
+def fill_disk_for(monkeypatch, name):
+    """Let the disk be full when a file whose name holds `name` is brought to it."""
+    real = os.fsync
+
+    def fsync(handle):
+        if name in Path(f"/proc/self/fd/{handle}").readlink().name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
 
 
-def test_a_stack_that_finds_the_disk_full_is_listed(session):
-    fill_disk_for(Path("out/micrographs/field0.mrcs"))
+def test_a_stack_that_finds_the_disk_full_is_listed(session, monkeypatch):
+    fill_disk_for(monkeypatch, "field0.mrcs")
 
     result = run(edges="replicate")
 
@@ -507,8 +514,8 @@ def test_a_stack_that_finds_the_disk_full_is_listed(session):
     assert not Path("out/micrographs/field0.mrcs").exists()
 
 
-def test_a_table_that_finds_the_disk_full_ends_the_run_with_one_sentence(session):
-    fill_disk_for(Path("out/particles.star"))
+def test_a_table_that_finds_the_disk_full_ends_the_run_with_one_sentence(session, monkeypatch):
+    fill_disk_for(monkeypatch, "particles.star")
 
     with pytest.raises(OutputError, match="must have room left on its disk"):
         run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from cryopick.checks import require_even, require_shape
 
-__all__ = ["Boxes", "Placement", "crop_boxes", "gather_boxes", "place_boxes"]
+__all__ = ["Boxes", "Placement", "crop_boxes", "gather_boxes", "iterate_boxes", "place_boxes"]
 
 
 class Placement(NamedTuple):
@@ -138,32 +139,66 @@ def gather_boxes(micrograph: Tensor, corners_yx: Tensor, *, box_size: int) -> Te
     ShapeError
         If an array has other axes than those above.
     """
-    require_shape(micrograph, "y x", name="micrograph")
-    require_shape(corners_yx, "n 2", name="corners_yx")
     if not len(corners_yx):
         return micrograph.new_empty(0, box_size, box_size)
+    return next(iterate_boxes(micrograph, corners_yx, box_size=box_size, step=len(corners_yx)))
+
+
+def iterate_boxes(
+    micrograph: Tensor, corners_yx: Tensor, *, box_size: int, step: int
+) -> Iterator[Tensor]:
+    """Copy boxes as `gather_boxes` does, some at a time.
+
+    Parameters
+    ----------
+    micrograph, corners_yx, box_size
+        As for `gather_boxes`.
+    step
+        How many boxes at a time.
+
+    Yields
+    ------
+    Tensor
+        (at most step, box_size, box_size), new.
+
+    Raises
+    ------
+    ShapeError
+        If an array has other axes than those above.
+    """
+    require_shape(micrograph, "y x", name="micrograph")
+    require_shape(corners_yx, "n 2", name="corners_yx")
     if micrograph.device.type == "cpu" and min(micrograph.shape) >= box_size:
-        return torch.from_numpy(
-            _copy_boxes(micrograph.detach().numpy(), corners_yx.numpy(), box_size)
-        )
+        pixels = micrograph.detach().numpy()
+        for boxes in _copy_boxes(pixels, corners_yx.numpy(), box_size, step):
+            yield torch.from_numpy(boxes)
+        return
     height, width = micrograph.shape
     steps = torch.arange(box_size, device=micrograph.device)
-    rows = (corners_yx[:, 0, None] + steps).clamp(0, height - 1)
-    columns = (corners_yx[:, 1, None] + steps).clamp(0, width - 1)
-    return micrograph[rows[:, :, None], columns[:, None, :]]
+    for few in torch.split(corners_yx, step):
+        rows = (few[:, 0, None] + steps).clamp(0, height - 1)
+        columns = (few[:, 1, None] + steps).clamp(0, width - 1)
+        yield micrograph[rows[:, :, None], columns[:, None, :]]
 
 
-def _copy_boxes(pixels: NDArray[Any], corners_yx: NDArray[np.int64], box_size: int) -> NDArray[Any]:
+def _copy_boxes(
+    pixels: NDArray[Any], corners_yx: NDArray[np.int64], box_size: int, step: int
+) -> Iterator[NDArray[Any]]:
     """Copy boxes row by row, several times as fast as the index kernel of torch does."""
     height, width = pixels.shape
     inside = corners_yx.clip(0, (height - box_size, width - box_size))
-    windows = np.lib.stride_tricks.sliding_window_view(pixels, (box_size, box_size))
-    boxes: NDArray[Any] = windows[inside[:, 0], inside[:, 1]]
     over = (corners_yx - inside).clip(1 - box_size, box_size - 1)
-    for number in np.flatnonzero(over.any(axis=1)):  # the few at an edge
-        _move_over_edge(boxes[number], int(over[number, 0]))
-        _move_over_edge(boxes[number].T, int(over[number, 1]))
-    return boxes
+    at_edge = np.flatnonzero(over.any(axis=1)).tolist()  # few
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, (box_size, box_size))
+    rows, columns = inside.T
+    for start in range(0, len(corners_yx), step):
+        end = start + step
+        boxes = windows[rows[start:end], columns[start:end]]
+        while at_edge and at_edge[0] < end:
+            number = at_edge.pop(0)
+            _move_over_edge(boxes[number - start], int(over[number, 0]))
+            _move_over_edge(boxes[number - start].T, int(over[number, 1]))
+        yield boxes
 
 
 def _move_over_edge(box: NDArray[Any], count: int) -> None:

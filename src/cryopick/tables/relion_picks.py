@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from cryopick.errors import CryopickError, TableError
@@ -141,6 +142,28 @@ def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 def _read_files(files: dict[str, Path], source: Path, refused: list[CryopickError] | None) -> Picks:
     """Read one file per micrograph, by name of the micrograph."""
+    raw: dict[str, pd.DataFrame] = {}
+    for name, file in files.items():
+        try:
+            raw[name] = _coordinates(read_star(file), file)
+        except CryopickError as error:
+            if refused is None:
+                raise
+            refused.append(error)
+    try:  # convert all at once: each small table would take longer than to read it
+        rows = _pick_rows(_joined(list(raw.values())), None, source)
+    except CryopickError:
+        return _read_one_by_one({name: files[name] for name in raw}, source, refused)
+    names = np.repeat(np.array(list(raw), object), [len(t) for t in raw.values()])
+    rows = rows.drop(columns=[c for c in ("micrograph",) if c in rows.columns])
+    rows.insert(0, "micrograph", pd.Series(names, index=rows.index, dtype="str"))
+    return Picks(rows=rows, source=source, attributes={"micrographs": list(raw)})
+
+
+def _read_one_by_one(
+    files: dict[str, Path], source: Path, refused: list[CryopickError] | None
+) -> Picks:
+    """Find out which file it is that cannot be converted."""
     tables = {}
     for name, file in files.items():
         try:
