@@ -52,6 +52,22 @@ def test_every_disc_is_found_and_nothing_else(contrast, error_px):
     assert count <= len(centers) / 0.8  # a tenth of a crowded field may be noise
 
 
+def test_detected_diameters_are_those_of_the_discs():
+    centers = grid_of_centers(6, 4, step=95.0, start=90.0)
+    sizes = [120.0, 160.0, 200.0] * 8
+    field = sum(
+        field_of_discs([c], diameter=d, contrast=3.0, seed=i) / 5
+        for i, (c, d) in enumerate(zip(centers, sizes, strict=True))
+    )
+
+    picks = pick_log(
+        field, pixel_size=PIXEL_SIZE, parameters=LogParameters(min_diameter=110, max_diameter=210)
+    )
+
+    nearest = [np.hypot(picks.x - x, picks.y - y).argmin() for x, y in centers]
+    np.testing.assert_allclose(picks.diameter[nearest], sizes, rtol=0.12)
+
+
 def test_positions_are_below_the_working_pixel():
     centers = grid_of_centers(6, 5, start=75.37)
 

@@ -26,6 +26,7 @@ from cryopick.picking.field_masks import contamination
 from cryopick.picking.log_parameters import LogParameters
 from cryopick.picking.log_picks import LogPicks
 from cryopick.picking.radial_profile import learn_profile, profile_response
+from cryopick.picking.size import measure_diameters
 
 __all__ = ["pick_log"]
 
@@ -75,14 +76,13 @@ def pick_log(micrograph: Tensor, *, pixel_size: float, parameters: LogParameters
         If `micrograph` has not two axes.
     """
     search = _prepare(micrograph, pixel_size, parameters)
-    sizes, responses = _filter_bank(search, parameters)
-    found = _detect(search, responses, parameters, n_kinds=_KINDS)
-    diameters = sizes[found.which]
+    found = _detect(search, _filter_bank(search, parameters), parameters, n_kinds=_KINDS)
+    hollowness = torch.where(found.which < _SIZES, 0.0, _HOLLOWNESS)
     if parameters.value("learn_profile"):
         learned = _learned_response(search, found, parameters)
         if learned is not None:
             found = _detect(search, learned[None], parameters, n_kinds=1)
-    return _as_picks(search, found, diameters, parameters)
+    return _as_picks(search, found, hollowness, parameters)
 
 
 def _prepare(micrograph: Tensor, pixel_size: float, parameters: LogParameters) -> _Search:
@@ -108,7 +108,7 @@ def _prepare(micrograph: Tensor, pixel_size: float, parameters: LogParameters) -
     return _Search(field, image_rfft, frequency, is_valid, is_searched)
 
 
-def _filter_bank(search: _Search, parameters: LogParameters) -> tuple[Tensor, Tensor]:
+def _filter_bank(search: _Search, parameters: LogParameters) -> Tensor:
     sizes = np.geomspace(_SMALLER * parameters.min_diameter, parameters.max_diameter, _SIZES)
     shape = search.field.image.shape
     responses = [
@@ -118,8 +118,7 @@ def _filter_bank(search: _Search, parameters: LogParameters) -> tuple[Tensor, Te
             *(sphere_shell(search.frequency, diameter=d, hollowness=_HOLLOWNESS) for d in sizes),
         )
     ]
-    both = torch.from_numpy(np.tile(sizes, _KINDS)).to(search.image_rfft.device)
-    return both, torch.stack(responses)
+    return torch.stack(responses)
 
 
 def _detect(
@@ -163,11 +162,19 @@ def _learned_response(
 
 
 def _as_picks(
-    search: _Search, found: Detections, diameters: Tensor, parameters: LogParameters
+    search: _Search, found: Detections, hollowness: Tensor, parameters: LogParameters
 ) -> LogPicks:
     field = search.field
     positions = found.positions.double().cpu().numpy()
-    pixels = found.pixels
+    diameters = measure_diameters(
+        search.image_rfft,
+        search.frequency,
+        found.pixels,
+        shape=(field.image.shape[0], field.image.shape[1]),
+        min_diameter=parameters.min_diameter,
+        max_diameter=parameters.max_diameter,
+        hollowness=hollowness[found.pixels[:, 0], found.pixels[:, 1]],
+    )
     maps = {}
     if parameters.write_fom_maps:
         maps = {
@@ -178,7 +185,7 @@ def _as_picks(
         x=positions[:, 1] * field.scale[1] + field.offset[1],
         y=positions[:, 0] * field.scale[0] + field.offset[0],
         fom=found.scores.double().cpu().numpy(),
-        diameter=diameters[pixels[:, 0], pixels[:, 1]].double().cpu().numpy(),
+        diameter=diameters.double().cpu().numpy(),
         threshold=found.threshold,
         valid_fraction=float(search.is_valid.float().mean()),
         maps=maps,
