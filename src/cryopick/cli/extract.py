@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cryopick.errors import CryopickError
     from cryopick.pipeline.extraction import ExtractionResult
 
-__all__ = ["extract"]
+__all__ = ["extract", "extraction_lines"]
 
 
 @expand_parameters
@@ -70,7 +70,7 @@ def extract(
         )
     for sentence in _warnings(result):
         warn(sentence)
-    print_result(result.to_dict(), _lines(result), is_json=is_json)
+    print_result(result.to_dict(), extraction_lines(result), is_json=is_json)
     if result.failures or not result.n_particles:
         raise typer.Exit(EXIT_SOME_FAILED)
 
@@ -90,7 +90,8 @@ def _warnings(result: ExtractionResult) -> list[str]:
     return found + [f"Failed: {sentence}" for sentence in result.failures.values()]
 
 
-def _lines(result: ExtractionResult) -> list[str]:
+def extraction_lines(result: ExtractionResult) -> list[str]:
+    """Sentences on what was extracted and what was left out."""
     sizes = " and ".join(f"{size:g}" for size in result.pixel_sizes)
     lines = [
         f"{result.n_particles} particles of {result.image_size} px at {sizes} A/px "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cryopick.cli.console import EXIT_SOME_FAILED, print_result, progress_bar, warn
+from cryopick.cli.extract import extraction_lines
 from cryopick.cli.options import expand_parameters
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.pipeline.run_parameters import RunParameters
@@ -39,7 +40,8 @@ def run_command(
     """Pick particles, extract them and write a report, unattended.
 
     The project holds pick/, extract/ and report.html. Killed at any time, the same command goes
-    on; run again later, it takes up new micrographs. Exit code 3 says that some were refused.
+    on; run again later, it takes up new micrographs. Exit code 3 says that some were refused,
+    or that no pick became a particle.
     """
     from cryopick.pipeline.run import run_project
 
@@ -57,17 +59,14 @@ def run_command(
     if result.n_refused:
         warn(f"{result.n_refused} refused; the report says why.")
     print_result(result.to_dict(), _lines(result), is_json=is_json)
-    if result.n_refused:
+    if result.n_refused or (result.extraction and not result.extraction.n_particles):
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
 def _lines(result: RunResult) -> list[str]:
     counts = result.picking.to_dict()
     lines = [f"{counts['n_picks']} picks in {len(result.picking.picked)} micrographs."]
-    if result.extraction is None or result.extraction.particles is None:
-        lines.append("No particles.")
-    else:
-        found = result.extraction
-        lines.append(f"{found.n_particles} particles of {found.image_size} px: {found.particles}")
+    if result.extraction is not None:
+        lines += extraction_lines(result.extraction)
     lines.append(f"Report: {result.report}")
     return lines

@@ -23,7 +23,7 @@ __all__ = [
     "writing",
 ]
 
-_LEFTOVER = re.compile(r"\..+\.\d+\.tmp")
+_LEFTOVER = re.compile(r"\..+\.(\d+)\.tmp")
 _REMEDIES = {
     errno.ENOSPC: ("have room left on its disk", "Free some space or choose another --out"),
     errno.EDQUOT: ("have room left in its quota", "Free some space or choose another --out"),
@@ -98,15 +98,26 @@ def aside_path(path: Path) -> Path:
 def remove_leftovers(folder: Path) -> None:
     """Remove what killed processes had not finished writing, below a folder.
 
-    Folders with a job of their own are left alone: it may be running.
+    Files of processes that live, and folders with a job of their own, are left alone.
     """
     for where, folders, files in os.walk(folder):
         here = Path(where)
         folders[:] = [f for f in folders if not (here / f / "job.json").exists()]
         for name in files:
-            if _LEFTOVER.fullmatch(name):
+            match = _LEFTOVER.fullmatch(name)
+            if match and not _is_alive(int(match[1])):
                 with contextlib.suppress(OSError):
                     (here / name).unlink()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

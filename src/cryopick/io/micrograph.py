@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,8 @@ def _read_other(path: Path, kind: str) -> NDArray[Any]:
         if kind in _TIFF:
             import tifffile
 
-            return np.asarray(tifffile.imread(path))
+            logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # the error says it all
+            return _require_pixels(np.asarray(tifffile.imread(path)))
         from PIL import Image
 
         with Image.open(path) as picture:
@@ -98,3 +100,9 @@ def _read_other(path: Path, kind: str) -> NDArray[Any]:
             got="no such file" if missing else f"{type(error).__name__}: {error}",
             remedy="Check the path" if missing else "Copy or write the file again",
         ) from error
+
+
+def _require_pixels(pixels: NDArray[Any]) -> NDArray[Any]:
+    if not pixels.size:
+        raise ValueError("no pixels")
+    return pixels

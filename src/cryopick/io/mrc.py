@@ -126,9 +126,14 @@ def _unreadable(path: Path, error: Exception) -> FormatError:
     return FormatError(
         str(path),
         must="be a readable file",
-        got="no such file" if missing else str(error) or type(error).__name__,
+        got="no such file" if missing else _reason(error),
         remedy="Check the path" if missing else "Copy or write the file again",
     )
+
+
+def _reason(error: Exception) -> str:
+    known = error.strerror if isinstance(error, OSError) else None
+    return (known or str(error) or type(error).__name__).lower()
 
 
 def _require_length(path: Path, header: MrcHeader) -> None:

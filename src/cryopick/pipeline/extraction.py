@@ -106,7 +106,15 @@ def extract(
     parameters = parameters.resolved()
     plan = plan_extraction(micrographs, coordinates, parameters)
     values = parameters.to_dict()
-    with Job(out, name="extract", parameters=values, inputs=inputs, overwrite=overwrite) as job:
+    job = Job(
+        out,
+        name="extract",
+        parameters=values,
+        inputs=inputs,
+        results=("particles.star",),
+        overwrite=overwrite,
+    )
+    with job:
         executor = make_executor(
             compute, n_items=len(plan.fields), bytes_per_item=_peak_bytes(plan, parameters)
         )

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cryopick.errors import CryopickError
+from cryopick.errors import CryopickError, DataError
 from cryopick.execution.local import make_executor
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.io.micrograph import read_micrograph, read_micrograph_size
@@ -46,6 +46,7 @@ from cryopick.tables.relion import (
 
 __all__ = ["PickedMicrograph", "PickingResult", "pick_micrographs"]
 
+_RESULTS = ("autopick.star", "coords_suffix_autopick.star", "summary.star", "failed.star")
 _SIZED = 20  # micrographs whose size is looked up to estimate memory
 
 
@@ -164,6 +165,7 @@ def pick_micrographs(
         name="pick log",
         parameters={**parameters.resolved(), "pixel_size": pixel_size},
         inputs=inputs,
+        results=_RESULTS,
         overwrite=overwrite,
     )
     with job:
@@ -238,6 +240,7 @@ def _field_bytes(side: int, pixel_size: float, parameters: LogParameters) -> int
 def _pick_field(field: _Field) -> dict[str, Any]:
     """Read, pick and write one micrograph; what comes back goes to the ledger."""
     micrograph = torch.from_numpy(read_micrograph(field.path)).to(field.device)
+    _require_room(micrograph, field)
     found = _pick(micrograph, field)
     columns = {"x": found.x, "y": found.y, "fom": found.fom, "class_number": 0, "psi": 0.0}
     peaks = pd.DataFrame(columns | {"diameter": found.diameter})
@@ -254,6 +257,17 @@ def _pick_field(field: _Field) -> dict[str, Any]:
         "valid_fraction": float(found.valid_fraction),
         "files": files,
     }
+
+
+def _require_room(micrograph: torch.Tensor, field: _Field) -> None:
+    side = min(micrograph.shape) * field.pixel_size
+    if field.parameters.max_diameter > side:
+        raise DataError(
+            str(field.path),
+            must=f"be larger than the largest particle, {field.parameters.max_diameter:g} A",
+            got=f"a side of {side:g} A",
+            remedy="Lower --max-diameter, check the pixel size or leave the micrograph out",
+        )
 
 
 def _pick(micrograph: torch.Tensor, field: _Field) -> LogPicks:

@@ -150,6 +150,7 @@ def simulate_micrographs(
         name="simulate micrographs",
         parameters=values,
         inputs=specimen.model_files,
+        results=("micrographs_ctf.star", "truth.json"),
         overwrite=overwrite,
     )
     with job:

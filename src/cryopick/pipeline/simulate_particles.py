@@ -148,6 +148,7 @@ def simulate_stack(
         name="simulate particles",
         parameters={k: v for group in chosen.values() for k, v in asdict(group).items()},
         inputs=specimen.model_files,
+        results=_RESULTS,
         overwrite=overwrite,
     )
     with job:

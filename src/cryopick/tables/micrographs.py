@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cryopick.errors import FormatError, ParameterError
+from cryopick.errors import FormatError, ParameterError, TableError
 from cryopick.io.mrc import read_mrc_header
 from cryopick.tables.model import Micrographs
 from cryopick.tables.paths import require_unique_keys, resolve_path
@@ -52,7 +52,7 @@ def open_micrographs(
     ParameterError
         If nothing fits the inputs, or no pixel size is known.
     TableError
-        If a micrograph is named twice, or the STAR file says no pixel size.
+        If there is no micrograph, one is named twice, or the STAR file says no pixel size.
     FormatError
         If the STAR file is broken.
     """
@@ -76,6 +76,10 @@ def open_micrographs(
     }
     given = {name: value for name, value in lens.items() if value is not None}
     table = stars[0] if stars else "MICROGRAPHS"
+    if not len(micrographs):
+        raise TableError(
+            table, must="list at least one micrograph", got="none", remedy="Check the table"
+        )
     require_unique_keys(micrographs.rows["micrograph"], table=table)
     return Micrographs(
         rows=micrographs.rows,
@@ -149,6 +153,15 @@ def _of_images(paths: list[str], pixel_size: float | None) -> Micrographs:
     return Micrographs(rows=rows, optics=optics)
 
 
+def _no_image(path: Path) -> FormatError:
+    return FormatError(
+        str(path),
+        must="be a STAR file or an image",
+        got=f"suffix {_suffix(path) or 'none'}",
+        remedy="Known are .star, .mrc, .tif, .png and .jpg",
+    )
+
+
 def _header_pixel_sizes(paths: list[str]) -> list[float]:
     """Read them; a broken file gets the size of the others, for opening it refuses it alone."""
     sizes: list[float | None] = []
@@ -156,6 +169,10 @@ def _header_pixel_sizes(paths: list[str]) -> list[float]:
     for name in paths:
         path = Path(name)
         size = 0.0
+        if _suffix(path) not in _IMAGES:
+            broken = _no_image(path)
+            sizes.append(None)
+            continue
         if _suffix(path) in _MRC:
             try:
                 size = read_mrc_header(path).pixel_size

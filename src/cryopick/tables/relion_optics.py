@@ -148,10 +148,11 @@ def check_pixel_size(optics: pd.DataFrame, source: Path, *, pixel_size: float | 
     if pixel_size is not None:
         optics["pixel_size"] = float(pixel_size)
     if "pixel_size" not in optics.columns or not (optics["pixel_size"] > 0).all():
-        there = optics["pixel_size"].tolist() if "pixel_size" in optics.columns else "none"
+        sizes = optics["pixel_size"] if "pixel_size" in optics.columns else optics.index[:0]
+        there = ", ".join(f"{size:g} A" for size in sizes) or "none"
         raise TableError(
             str(source),
             must="give the pixel size of its images",
-            got=str(there),
+            got=there,
             remedy="Give it with --pixel-size",
         )
