@@ -34,7 +34,7 @@ app = typer.Typer(
 )
 
 
-def _print_version(*, value: bool) -> None:
+def _print_version(value: bool) -> None:  # noqa: FBT001 (typer passes it by place)
     if value:
         typer.echo(f"cryopick {__version__}")
         raise typer.Exit
@@ -45,10 +45,12 @@ def _common(
     *,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
     ] = False,
 ) -> None:
-    _print_version(value=version)
     if debug:
         os.environ["CRYOPICK_DEBUG"] = "1"
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from cryopick.checks import require_above
 from cryopick.errors import FormatError, ParameterError, TableError
 from cryopick.io.atomic import writing
 from cryopick.picking.evaluate import Evaluation, evaluate_picks
@@ -93,7 +94,7 @@ def evaluate_pick_files(
     Raises
     ------
     ParameterError
-        If diameter or pixel size are known from nowhere.
+        If diameter or pixel size are known from nowhere, or not above 0.
     TableError
         If picks and truth share no micrograph, or a table lacks a column.
     FormatError
@@ -101,6 +102,9 @@ def evaluate_pick_files(
     OutputError
         If the plot cannot be written.
     """
+    for name, value in (("diameter", diameter), ("pixel_size", pixel_size)):
+        if value is not None:
+            require_above(value, 0, name=name, unit="A")
     true = read_truth(truth)
     size = diameter or true.diameter
     if not size:
@@ -172,9 +176,15 @@ def read_truth(path: Path) -> Truth:
         raise FormatError(
             str(path),
             must="hold diameter, apix and the particles of micrographs",
-            got=f"{type(error).__name__} ({error})",
+            got=_reason(error),
             remedy="Give the truth.json of a simulation or a STAR file",
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return f"no {error}" if isinstance(error, KeyError) else "other content"
 
 
 def pair_names(names: Iterable[str], wanted: Iterable[str]) -> dict[str, str]:

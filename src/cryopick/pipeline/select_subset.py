@@ -16,7 +16,7 @@ from cryopick.pipeline.job import Job
 from cryopick.selection.subset_parameters import SubsetParameters
 from cryopick.selection.subsets import first_of_each, select_by_value, select_distant, split_rows
 from cryopick.tables.model import Micrographs, Particles, Picks
-from cryopick.tables.paths import micrograph_key
+from cryopick.tables.paths import micrograph_key, rename_for
 from cryopick.tables.relion import (
     read_micrographs,
     read_particles,
@@ -250,7 +250,12 @@ def _write(path: Path, table: Table) -> None:
         _write_picks(path, table)
         return
     used = table.optics["optics_group"].isin(table.rows["optics_group"])
-    table = replace(table, optics=table.optics[used])
+    column = "micrograph" if isinstance(table, Micrographs) else "image"
+    names = {
+        n: rename_for(n, source=table.source, target=path) for n in table.rows[column].unique()
+    }
+    rows = table.rows.assign(**{column: table.rows[column].map(names)})
+    table = replace(table, rows=rows, optics=table.optics[used])
     if isinstance(table, Micrographs):
         write_micrographs(path, table)
     else:

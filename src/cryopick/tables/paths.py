@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -9,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from cryopick.errors import TableError
 
-__all__ = ["micrograph_key", "require_unique_keys", "resolve_path"]
+__all__ = ["micrograph_key", "rename_for", "require_unique_keys", "resolve_path"]
 
 _JOB = re.compile(r"^(?:.*/)?job\d{3,}/(.+)$")
 
@@ -28,6 +29,18 @@ def resolve_path(name: str, table: Path | None) -> Path:
         if (folder / path).exists():
             return folder / path
     return path
+
+
+def rename_for(name: str, *, source: Path | None, target: Path) -> str:
+    """Name a file of one table so that it is found from another table, too.
+
+    A name that works from there stays as it is; else it becomes the path from the working folder.
+    """
+    found = resolve_path(name, source)
+    there = resolve_path(name, target)
+    if not found.exists() or (there.exists() and there.samefile(found)):
+        return name
+    return os.path.relpath(found)
 
 
 def micrograph_key(name: str) -> str:
