@@ -10,8 +10,8 @@ from cryopick.image.filters import log_disc, sphere_shell
 
 __all__ = ["measure_diameters"]
 
-_SIZES = 8
-_BEYOND = 1.6  # how far outside the range asked for sizes are compared
+_SIZES = 10
+_SMALLER, _LARGER = 2.2, 1.5  # how far outside the range asked for sizes are compared
 
 
 def measure_diameters(
@@ -37,7 +37,7 @@ def measure_diameters(
     shape
         (y, x) of the field, px.
     min_diameter, max_diameter
-        The range asked for, A; sizes up to 1.6 times outside it are told apart.
+        The range asked for, A; sizes from 2.2 times below to 1.5 times above are told apart.
     hollowness
         (n,): 0 for a disc, else inner over outer diameter of a shell.
 
@@ -52,7 +52,7 @@ def measure_diameters(
     J. Comput. Vis. 30 (1998) 79); shells by the largest correlation with a template of unit norm.
     Both are interpolated with a parabola in the logarithm of the diameter.
     """
-    sizes = np.geomspace(min_diameter / _BEYOND, max_diameter * _BEYOND, _SIZES)
+    sizes = np.geomspace(min_diameter / _SMALLER, max_diameter * _LARGER, _SIZES)
     rows, columns = pixels[:, 0], pixels[:, 1]
     result = torch.zeros(len(pixels), dtype=frequency.dtype, device=pixels.device)
     for kind in torch.unique(hollowness).tolist():
