@@ -72,6 +72,17 @@ def test_images_are_normalised_one_by_one_and_left_unchanged():
     assert torch.equal(images, before)
 
 
+def test_images_can_be_normalised_where_they_are():
+    background = make_background(32, radius=12)
+    images = noisy()
+    wanted, _ = normalize_images(images, background)
+
+    result, _ = normalize_images(images, background, out=images)
+
+    assert result is images
+    assert torch.equal(images, wanted)
+
+
 def test_an_image_without_contrast_becomes_zero_and_is_named():
     images = noisy(3)
     images[1] = 5.0

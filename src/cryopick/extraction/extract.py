@@ -236,4 +236,6 @@ def _finish(
             black=parameters.black_dust,
             seeds=seeds,
         )
-    return normalize_images(images, background, invert_contrast=parameters.invert_contrast)
+    return normalize_images(
+        images, background, invert_contrast=parameters.invert_contrast, out=images
+    )

@@ -196,16 +196,21 @@ def _copy_boxes(
         boxes = windows[rows[start:end], columns[start:end]]
         while at_edge and at_edge[0] < end:
             number = at_edge.pop(0)
-            _move_over_edge(boxes[number - start], int(over[number, 0]))
-            _move_over_edge(boxes[number - start].T, int(over[number, 1]))
+            _move_over_edge(boxes[number - start], *over[number].tolist())
         yield boxes
 
 
-def _move_over_edge(box: NDArray[Any], count: int) -> None:
-    """Move a box by whole rows, in place, and repeat the edge in the rows left bare."""
-    if count < 0:
-        box[-count:] = box[:count].copy()
-        box[:-count] = box[-count]
-    elif count > 0:
-        box[:-count] = box[count:].copy()
-        box[-count:] = box[-count - 1]
+def _move_over_edge(box: NDArray[Any], rows: int, columns: int) -> None:
+    """Move a box by whole pixels, in place, and repeat the edge where it is left bare."""
+    if rows < 0:
+        box[-rows:] = box[:rows].copy()
+        box[:-rows] = box[-rows]
+    elif rows > 0:
+        box[:-rows] = box[rows:].copy()
+        box[-rows:] = box[-rows - 1]
+    if columns < 0:
+        box[:, -columns:] = box[:, :columns].copy()
+        box[:, :-columns] = box[:, -columns, None]
+    elif columns > 0:
+        box[:, :-columns] = box[:, columns:].copy()
+        box[:, -columns:] = box[:, -columns - 1, None]

@@ -96,7 +96,11 @@ def make_background(
 
 
 def normalize_images(
-    images: Tensor, background: Background, *, invert_contrast: bool = False
+    images: Tensor,
+    background: Background,
+    *,
+    invert_contrast: bool = False,
+    out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Subtract the fit to the background and divide by its standard deviation.
 
@@ -108,11 +112,14 @@ def normalize_images(
         Made by `make_background`.
     invert_contrast
         Change the sign of the result.
+    out
+        Where the result goes, of the shape of `images` and possibly `images` itself; new memory
+        where it is left out.
 
     Returns
     -------
     images
-        (n, y, x), new.
+        (n, y, x).
     is_flat
         (n,) bool, True where the background has no contrast; such an image is all zero.
 
@@ -131,7 +138,7 @@ def normalize_images(
     """
     size = background.size
     require_shape(images, f"n {size} {size}", name="images")
-    result = torch.empty_like(images)
+    result = torch.empty_like(images) if out is None else out
     deviation = images.new_empty(len(images))
     step = max(1, _PIXELS_AT_ONCE // size**2)
     for start in range(0, len(images), step):
