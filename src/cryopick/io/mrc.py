@@ -349,8 +349,9 @@ class MrcStackWriter:
             self._shift = np.float32(flat[0].mean(dtype=np.float64))
         self._minimum = min(self._minimum, float(flat.min()))
         self._maximum = max(self._maximum, float(flat.max()))
-        for image in flat:  # one at a time stays in the cache
-            level = image - self._shift
+        step = max(1, (1 << 16) // flat.shape[1])
+        for start in range(0, len(flat), step):  # a few at a time stay in the cache
+            level = (flat[start : start + step] - self._shift).ravel()
             self._sum += float(level.sum())
             self._sum_squares += float(np.dot(level, level))
 
