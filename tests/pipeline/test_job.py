@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -239,9 +240,13 @@ def test_an_error_is_not_hidden_by_a_record_that_cannot_be_written(tmp_path, mon
         raise OutputError("job.json", must="be writable", got="no", remedy="Wait")
 
     job = Job(tmp_path, name="test", parameters={})
-    with pytest.raises(ZeroDivisionError), job:
-        monkeypatch.setattr("cryopick.pipeline.job.write_json", refuse)
-        raise ZeroDivisionError
+    job.__enter__()
+    monkeypatch.setattr("cryopick.pipeline.job.write_json", refuse)
+
+    job.__exit__(ZeroDivisionError)  # raises nothing of its own
+
+    with pytest.raises(OutputError), contextlib.closing(job._lock_handle):
+        job.__exit__(None)
 
 
 def test_an_output_folder_that_is_a_file_is_refused(tmp_path):
