@@ -73,6 +73,8 @@ def _as_option(description: ParameterDescription, group: type[Parameters]) -> in
         annotation = words
         if description.default is None:
             annotation = annotation | None
+    elif typing.get_origin(description.base_type) is tuple:
+        annotation = list[typing.get_args(description.base_type)[0]]  # type: ignore[misc]
     unit = f" [{description.unit}]" if description.unit else ""
     panel = (group.__doc__ or group.__name__).splitlines()[0].rstrip(".")
     if description.base_type is bool:
