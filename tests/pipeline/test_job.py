@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
 import os
+import sys
 
 import pytest
 
@@ -198,15 +198,18 @@ def test_a_refused_job_leaves_the_folder_free_and_its_record_alone(tmp_path):
     assert run(tmp_path, "ab")[1].is_done
 
 
-def dead_process():
-    process = multiprocessing.get_context("spawn").Process(target=os.getpid)
-    process.start()
-    process.join()
-    return process.pid
+@pytest.fixture(params=["reaped", "zombie"])
+def dead(request):
+    process = os.posix_spawn(sys.executable, [sys.executable, "-c", ""], {})
+    os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)  # has ended, stays a zombie
+    if request.param == "reaped":
+        os.waitpid(process, 0)
+    yield process
+    if request.param == "zombie":
+        os.waitpid(process, 0)
 
 
-def test_what_a_killed_run_left_half_written_is_removed(tmp_path):
-    dead = dead_process()
+def test_what_a_killed_run_left_half_written_is_removed(tmp_path, dead):
     (tmp_path / "deep").mkdir()
     half = [tmp_path / f".a.txt.{dead}.tmp", tmp_path / "deep" / f".b.mrcs.{dead}.tmp"]
     (tmp_path / "other").mkdir()

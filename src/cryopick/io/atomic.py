@@ -117,7 +117,11 @@ def _is_alive(process: int) -> bool:
         return False
     except PermissionError:
         return True
-    return True
+    try:
+        state = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[:1]
+    except OSError:  # not Linux
+        return True
+    return state != [b"Z"]  # ended, but not yet noticed by its parent
 
 
 def write_text(path: Path, text: str) -> None:
