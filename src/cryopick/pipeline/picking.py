@@ -272,9 +272,16 @@ def _require_room(micrograph: torch.Tensor, field: _Field) -> None:
 
 def _pick(micrograph: torch.Tensor, field: _Field) -> LogPicks:
     size, parameters = field.pixel_size, field.parameters
-    if parameters.mode == "relion":
-        return pick_log_relion(micrograph, pixel_size=size, parameters=parameters, ctf=field.ctf)
-    return pick_log(micrograph, pixel_size=size, parameters=parameters)
+    try:
+        if parameters.mode == "relion":
+            return pick_log_relion(
+                micrograph, pixel_size=size, parameters=parameters, ctf=field.ctf
+            )
+        return pick_log(micrograph, pixel_size=size, parameters=parameters)
+    except DataError as error:
+        if error.what == "micrograph":  # pure functions know no file
+            error.what = str(field.path)
+        raise
 
 
 def _write_maps(found: LogPicks, side: int, field: _Field) -> list[str]:
