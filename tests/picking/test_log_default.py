@@ -176,6 +176,30 @@ def test_a_blob_larger_than_a_particle_is_masked_and_particles_are_not():
     assert not any(mask[int(y / scale_y), int(x / scale_x)] for x, y in centers)
 
 
+def test_particles_beside_carbon_are_found_and_carbon_is_masked():
+    centers = [c for c in grid_of_centers(6, 5) if c[0] < 320]
+    field = field_of_discs(centers, contrast=1.0)
+    field[:, 400:] -= 4.0  # a film covers four tenths of the field
+    field[:, 400:] *= 1.5
+
+    picks = pick_log(field, pixel_size=PIXEL_SIZE, parameters=PARAMETERS)
+
+    distances, count = match(picks, centers)
+    assert max(distances) < 3.0
+    assert count <= len(centers) + 2
+    assert picks.valid_fraction == pytest.approx(0.55, abs=0.05)
+
+
+def test_uneven_ice_is_not_masked():
+    field = field_of_discs(grid_of_centers(6, 5), contrast=1.0)
+    field += 3 * torch.linspace(-1, 1, field.shape[1])[None] ** 2
+
+    picks = pick_log(field, pixel_size=PIXEL_SIZE, parameters=PARAMETERS)
+
+    assert picks.valid_fraction > 0.99
+    assert int(picks.is_pick.sum()) >= 30
+
+
 def test_masked_ice_is_not_picked():
     ice = field_of_discs([(350.0, 300.0)], diameter=480.0, contrast=3.0)
 

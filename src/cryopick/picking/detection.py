@@ -68,7 +68,8 @@ def detect(
     false_positives, false_share
         As `threshold_for_discoveries` takes them.
     """
-    is_background = is_valid & ~_outliers(responses, is_valid, block=2 * window_radius)
+    is_ordinary = is_valid & ~_outliers(responses, is_valid, block=2 * window_radius)
+    is_background = is_ordinary
     n_sizes = len(responses) / n_kinds
     multiplicity = n_kinds * (1 + _KERNEL_OVERLAP * (n_sizes - 1)) / len(responses)
     area = float(is_searched.sum())
@@ -87,7 +88,7 @@ def detect(
         if abs(n_now - n_before) <= 0.02 * n_now:
             break
         n_before = n_now
-        is_background = exclude_discs(is_valid, pixels[scores >= cut], radius=disc_radius)
+        is_background = exclude_discs(is_ordinary, pixels[scores >= cut], radius=disc_radius)
     threshold = threshold_for_discoveries(
         descending, false_peaks=false_positives, false_share=false_share, at_least=10, **noise
     )

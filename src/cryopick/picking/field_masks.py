@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
+from torch.nn import functional
 
 from cryopick.image.fourier import frequency_grid
 
@@ -19,6 +21,8 @@ _LINES = 128  # rows or columns that suffice to judge a border by
 _FLAT, _WILD = 0.4, 3.0  # gradient across a damaged row, as a share of a sound row's
 _BLUR = 0.25  # in smallest diameters, before areas are sought
 _DEVIATION = 3.5  # robust standard deviations of a dark or bright area
+_BINS = 128  # grey levels told apart
+_TWO_LEVELS = 6.0  # widths of a level between it and the other; an even ramp gives 3.5
 _LARGER = 1.25  # largest diameters across an area that is no particle
 
 
@@ -85,16 +89,14 @@ def contamination(field: _Field, *, min_diameter: float, max_diameter: float) ->
         (y, x) bool, True on contamination and within half of `min_diameter` of it.
     """
     image, is_valid = field.image, field.is_valid
-    fy, fx = frequency_grid(
-        (image.shape[0], image.shape[1]), pixel_size=field.pixel_size, device=image.device
-    )
-    blur = torch.exp(-2 * (torch.pi * _BLUR * min_diameter) ** 2 * (fy.square() + fx.square()))
-    smooth = torch.fft.irfft2(torch.fft.rfft2(image) * blur, s=image.shape)
-    deviation = _deviation(smooth, is_valid).cpu().numpy()
+    smooth = _blurred(image, width=_BLUR * min_diameter / field.pixel_size)
     valid = is_valid.cpu().numpy()
     reach = 0.5 * _LARGER * max_diameter / field.pixel_size
     gap = max(1, int(min_diameter / 8 / field.pixel_size))
-    marked = np.zeros(valid.shape, bool)
+    film = _support_film(smooth.cpu().numpy(), valid)
+    marked = _large_areas(np.where(film, 2 * _DEVIATION, 0.0), reach=reach, gap=gap)
+    valid = valid & ~marked
+    deviation = _deviation(smooth, torch.from_numpy(valid).to(image.device)).cpu().numpy()
     for side in (deviation, -deviation):
         marked |= _large_areas(np.where(valid, side, 0.0), reach=reach, gap=gap)
     if marked.any():
@@ -103,14 +105,52 @@ def contamination(field: _Field, *, min_diameter: float, max_diameter: float) ->
     return torch.from_numpy(marked).to(image.device)
 
 
+def _blurred(image: Tensor, *, width: float) -> Tensor:
+    """Convolve with a Gaussian; beyond its rim the field goes on as its mirror image."""
+    pad = min(math.ceil(3 * width), min(image.shape) - 1)
+    wide = functional.pad(image[None, None], (pad,) * 4, mode="reflect")[0, 0]
+    shape = (wide.shape[0], wide.shape[1])
+    fy, fx = frequency_grid(shape, device=image.device)
+    transfer = torch.exp(-2 * (math.pi * width) ** 2 * (fy.square() + fx.square()))
+    smooth: Tensor = torch.fft.irfft2(torch.fft.rfft2(wide) * transfer, s=shape)
+    return smooth[pad : pad + image.shape[0], pad : pad + image.shape[1]].contiguous()
+
+
+def _support_film(smooth: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Mark the darker side (white here) of a field that falls into two levels of grey.
+
+    The levels are split where the variance between them is largest (Otsu, IEEE Trans. Syst. Man
+    Cybern. 9 (1979) 62) and count only if they lie much further apart than each is wide.
+    """
+    values = smooth[valid]
+    if values.size < _BINS:
+        return np.zeros(valid.shape, bool)
+    low, high = np.percentile(values, [0.5, 99.5])
+    counts, edges = np.histogram(values, bins=_BINS, range=(low, max(high, low + 1e-6)))
+    middle = (edges[1:] + edges[:-1]) / 2
+    below = np.cumsum(counts)
+    above = below[-1] - below
+    first = np.cumsum(counts * middle)
+    gap = first / np.maximum(below, 1) - (first[-1] - first) / np.maximum(above, 1)
+    cut = float(edges[1:][np.argmax(below * above * gap**2)])
+    dark, light = values[values > cut], values[values <= cut]
+    if not dark.size or not light.size:
+        return np.zeros(valid.shape, bool)
+    widths = [1.4826 * np.median(np.abs(v - np.median(v))) for v in (dark, light)]
+    distance = np.median(dark) - np.median(light)
+    if distance < _TWO_LEVELS * np.sqrt(np.mean(np.square(widths))):
+        return np.zeros(valid.shape, bool)
+    return np.asarray((smooth > cut) & valid)
+
+
 def _large_areas(deviation: NDArray[np.float64], *, reach: float, gap: int) -> NDArray[np.bool_]:
-    """Keep connected areas in which a disc of radius `reach` fits, or would beyond the edge.
+    """Keep connected areas in which a disc of radius `reach` fits; the edge is a mirror.
 
     The size of an area is judged at half its own height, where blurring moves no edge: a strong
     particle spreads beyond its rim but is not taken for something larger.
     """
     pad = int(np.ceil(2 * reach)) + gap
-    wide = np.pad(deviation, pad, mode="edge")
+    wide = np.pad(deviation, pad, mode="symmetric")
     labels, count = ndimage.label(wide > _DEVIATION)
     if not count:
         return np.zeros(deviation.shape, bool)

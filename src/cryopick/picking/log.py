@@ -18,7 +18,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from cryopick.image.filters import high_pass, log_disc, sphere_shell
+from cryopick.image.filters import high_pass, local_mean, log_disc, sphere_shell
 from cryopick.image.fourier import frequency_grid
 from cryopick.picking.detection import Detections, detect
 from cryopick.picking.field import WorkingField, prepare_field
@@ -101,11 +101,22 @@ def _prepare(micrograph: Tensor, pixel_size: float, parameters: LogParameters) -
         (shape[0], shape[1]), pixel_size=field.pixel_size, device=field.image.device
     )
     frequency = torch.hypot(fy, fx)
-    image_rfft = torch.fft.rfft2(field.image) * high_pass(frequency, length=largest)
+    image = _filled(field.image, is_valid, radius=round(largest / field.pixel_size))
+    image_rfft = torch.fft.rfft2(image) * high_pass(frequency, length=largest)
     inside = np.pad(field.is_valid.cpu().numpy(), 1)  # a micrograph's edge counts as damage
     depth = ndimage.distance_transform_edt(inside)[1:-1, 1:-1] > smallest / 2 / field.pixel_size
     is_searched = torch.from_numpy(depth).to(is_valid.device) & is_valid
     return _Search(field, image_rfft, frequency, is_valid, is_searched)
+
+
+def _filled(image: Tensor, is_valid: Tensor, *, radius: int) -> Tensor:
+    """Continue the valid surroundings into masked areas, so that their edges do not ring."""
+    if bool(is_valid.all()):
+        return image
+    weight = is_valid.to(image.dtype)
+    nearby = local_mean(image * weight, radius=radius)
+    share = local_mean(weight, radius=radius)
+    return torch.where(is_valid, image, nearby / share.clamp_min(1e-3))
 
 
 def _filter_bank(search: _Search, parameters: LogParameters) -> Tensor:
