@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from cryopick.checks import require_shape
 from cryopick.errors import DataError
@@ -15,14 +17,19 @@ from cryopick.picking.field_masks import damaged_borders
 __all__ = ["WorkingField", "prepare_field", "require_usable"]
 
 _CLIP = 6.0  # robust standard deviations: hot pixels and dead columns must not ring
+_MARGIN = 8  # working px of mirrored field around it
 _SAMPLES = 1 << 18  # pixels that suffice for a median
 
 
 class WorkingField(NamedTuple):
-    """A micrograph shrunk for picking: its px = px here * scale + offset."""
+    """A micrograph shrunk for picking: its px = px here * scale + offset.
+
+    A margin of mirrored pixels is around it, so that filters meet no jump at its edges.
+    """
 
     image: Tensor  # (y, x) float32: mean 0, standard deviation 1, particles white
-    is_valid: Tensor  # (y, x) bool: False on damaged borders
+    is_inside: Tensor  # (y, x) bool: False on the margin
+    is_valid: Tensor  # (y, x) bool: False on the margin and on damaged borders
     pixel_size: float  # A/px
     scale: tuple[float, float]  # (y, x) micrograph px per working px
     offset: tuple[float, float]  # (y, x) micrograph px
@@ -90,22 +97,32 @@ def prepare_field(
     borders = damaged_borders(image)
     bin_size = max(1, int(working_pixel_size / (2 * pixel_size)))
     if bin_size > 1:
-        image = torch.nn.functional.avg_pool2d(image[None, None], bin_size)[0, 0]
-    binned = tuple(image.shape)
+        image = functional.avg_pool2d(image[None, None], bin_size)[0, 0]
     factor = max(1.0, working_pixel_size / (pixel_size * bin_size))
-    shape = (_shrunk(binned[0], factor), _shrunk(binned[1], factor))
-    if shape != binned:
+    margin = min(math.ceil(_MARGIN * factor), min(image.shape) - 1)
+    image = functional.pad(image[None, None], (margin,) * 4, mode="reflect")[0, 0]
+    padded = (image.shape[0], image.shape[1])
+    shape = (_shrunk(padded[0], factor), _shrunk(padded[1], factor))
+    if shape != padded:
         image = fourier_resize(image, shape=shape)
-    scale = (bin_size * binned[0] / shape[0], bin_size * binned[1] / shape[1])
-    is_valid = _inside(shape, borders, scale, image.device)
-    inside = image[is_valid]
-    image = torch.where(is_valid, (image - inside.mean()) / inside.std(), 0.0)
+    scale = (bin_size * padded[0] / shape[0], bin_size * padded[1] / shape[1])
+    offset = (bin_size - 1) / 2 - margin * bin_size
+    rows = torch.arange(shape[0], device=image.device) * scale[0] + offset
+    columns = torch.arange(shape[1], device=image.device) * scale[1] + offset
+    height, width = micrograph.shape
+    is_inside = _within(rows, 0, height, columns, 0, width)
+    top, bottom, left, right = borders
+    is_valid = _within(rows, top, height - bottom, columns, left, width - right)
+    sound = image[is_valid]
+    image = (image - sound.mean()) / sound.std()
+    image = torch.where(is_valid | ~is_inside, image, 0.0)
     return WorkingField(
         image if white_particles else -image,
+        is_inside,
         is_valid,
         pixel_size * (scale[0] * scale[1]) ** 0.5,
         scale,
-        ((bin_size - 1) / 2, (bin_size - 1) / 2),
+        (offset, offset),
     )
 
 
@@ -125,16 +142,9 @@ def _shrunk(size: int, factor: float) -> int:
     return min(good_size(round(size / factor)), size)
 
 
-def _inside(
-    shape: tuple[int, int],
-    borders: tuple[int, int, int, int],
-    scale: tuple[float, float],
-    device: torch.device,
+def _within(
+    rows: Tensor, top: float, bottom: float, columns: Tensor, left: float, right: float
 ) -> Tensor:
-    height, width = shape
-    top, bottom, left, right = borders
-    rows = torch.arange(height, device=device) * scale[0]
-    columns = torch.arange(width, device=device) * scale[1]
-    is_row = (rows >= top) & (rows < height * scale[0] - bottom)
-    is_column = (columns >= left) & (columns < width * scale[1] - right)
+    is_row = (rows >= top - 0.5) & (rows < bottom - 0.5)
+    is_column = (columns >= left - 0.5) & (columns < right - 0.5)
     return is_row[:, None] & is_column[None, :]

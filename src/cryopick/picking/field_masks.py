@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cryopick.image.fourier import frequency_grid
+from cryopick.image.surface import fit_surface
 
 __all__ = ["contamination", "damaged_borders"]
 
@@ -31,6 +32,8 @@ class _Field(Protocol):
 
     @property
     def image(self) -> Tensor: ...
+    @property
+    def is_inside(self) -> Tensor: ...
     @property
     def is_valid(self) -> Tensor: ...
     @property
@@ -88,7 +91,7 @@ def contamination(field: _Field, *, min_diameter: float, max_diameter: float) ->
     Tensor
         (y, x) bool, True on contamination and within half of `min_diameter` of it.
     """
-    image, is_valid = field.image, field.is_valid
+    image, is_valid = field.image, field.is_valid | ~field.is_inside
     smooth = _blurred(image, width=_BLUR * min_diameter / field.pixel_size)
     valid = is_valid.cpu().numpy()
     reach = 0.5 * _LARGER * max_diameter / field.pixel_size
@@ -163,21 +166,11 @@ def _large_areas(deviation: NDArray[np.float64], *, reach: float, gap: int) -> N
 
 
 def _deviation(smooth: Tensor, is_valid: Tensor) -> Tensor:
-    """Robust z-score of a smoothed field after its slow shading (a quadratic) is removed."""
-    height, width = smooth.shape
-    y = torch.linspace(-1, 1, height, device=smooth.device)[:, None].expand(height, width)
-    x = torch.linspace(-1, 1, width, device=smooth.device)[None].expand(height, width)
-    terms = torch.stack([torch.ones_like(y), x, y, x * x, x * y, y * y], -1).reshape(-1, 6)
-    values = smooth.reshape(-1)
-    is_used = is_valid.reshape(-1)
-    deviation = torch.zeros_like(values)
-    for _ in range(4):
-        used = terms[is_used]
-        normal = used.T @ used + 1e-6 * torch.eye(6, device=smooth.device)
-        weights = torch.linalg.solve(normal, used.T @ values[is_used])
-        residual = values - terms @ weights
-        middle = residual[is_used].median()
-        spread = 1.4826 * (residual[is_used] - middle).abs().median().clamp_min(1e-20)
-        deviation = (residual - middle) / spread
-        is_used = is_valid.reshape(-1) & (deviation.abs() < 2.5)
-    return deviation.reshape(height, width)
+    """Robust z-score of a smoothed field after its slow shading is removed."""
+    residual = smooth - fit_surface(smooth, is_valid)
+    inside = residual[is_valid]
+    if not len(inside):
+        return torch.zeros_like(residual)
+    middle = inside.median()
+    spread = 1.4826 * (inside - middle).abs().median().clamp_min(1e-20)
+    return (residual - middle) / spread

@@ -103,9 +103,9 @@ def _prepare(micrograph: Tensor, pixel_size: float, parameters: LogParameters) -
     frequency = torch.hypot(fy, fx)
     image = _filled(field.image, is_valid, radius=round(largest / field.pixel_size))
     image_rfft = torch.fft.rfft2(image) * high_pass(frequency, length=largest)
-    inside = np.pad(field.is_valid.cpu().numpy(), 1)  # a micrograph's edge counts as damage
-    depth = ndimage.distance_transform_edt(inside)[1:-1, 1:-1] > smallest / 2 / field.pixel_size
-    is_searched = torch.from_numpy(depth).to(is_valid.device) & is_valid
+    depth = ndimage.distance_transform_edt(field.is_valid.cpu().numpy())
+    is_deep = torch.from_numpy(depth > smallest / 2 / field.pixel_size).to(is_valid.device)
+    is_searched = is_deep & is_valid
     return _Search(field, image_rfft, frequency, is_valid, is_searched)
 
 
@@ -188,9 +188,10 @@ def _as_picks(
     )
     maps = {}
     if parameters.write_fom_maps:
+        rows, columns = field.is_inside.any(1), field.is_inside.any(0)
         maps = {
-            "fom": found.best.float().cpu().numpy(),
-            "mask": search.is_searched.float().cpu().numpy(),
+            "fom": found.best[rows][:, columns].float().cpu().numpy(),
+            "mask": search.is_searched[rows][:, columns].float().cpu().numpy(),
         }
     return LogPicks(
         x=positions[:, 1] * field.scale[1] + field.offset[1],
@@ -198,6 +199,6 @@ def _as_picks(
         fom=found.scores.double().cpu().numpy(),
         diameter=diameters.double().cpu().numpy(),
         threshold=found.threshold,
-        valid_fraction=float(search.is_valid.float().mean()),
+        valid_fraction=float(search.is_valid.sum() / field.is_inside.sum()),
         maps=maps,
     )
