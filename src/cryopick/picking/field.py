@@ -18,7 +18,7 @@ __all__ = ["WorkingField", "prepare_field", "require_usable"]
 
 _CLIP = 6.0  # robust standard deviations: hot pixels and dead columns must not ring
 _MARGIN = 8  # working px of mirrored field around it
-_SAMPLES = 1 << 18  # pixels that suffice for a median
+_SAMPLES = 1 << 16  # pixels that suffice for a median
 
 
 class WorkingField(NamedTuple):
