@@ -90,7 +90,7 @@ def detect(
         n_before = n_now
         is_background = exclude_discs(is_ordinary, pixels[scores >= cut], radius=disc_radius)
     threshold = threshold_for_discoveries(
-        descending, false_peaks=false_positives, false_share=false_share, at_least=10, **noise
+        descending, false_peaks=false_positives, false_share=false_share, at_least=25, **noise
     )
     positions = _refine(responses, pixels, which)
     return Detections(positions, pixels, scores, threshold, best, which)
