@@ -291,3 +291,38 @@ def test_contamination_is_masked_as_a_trained_network_masks_it(test_data):
     truth = marked[np.ix_(rows.round().astype(int), columns.round().astype(int))]
     assert (mask & truth).sum() / truth.sum() > 0.85
     assert (mask & ~truth).mean() < 0.2
+
+
+def test_strong_isolated_particles_are_centred():
+    centers = [(150.3, 140.7), (480.2, 160.4), (300.6, 450.1)]
+
+    picks = pick_log(
+        field_of_discs(centers, contrast=5.0), pixel_size=PIXEL_SIZE, parameters=PARAMETERS
+    )
+
+    assert max(match(picks, centers)[0]) < 0.6
+
+
+def test_discs_larger_than_the_gaps_do_not_make_every_peak_a_pick():
+    centers = grid_of_centers(30, 26, step=22.0, start=20.0)
+    field = field_of_discs(centers, diameter=24.0, contrast=2.0)
+
+    picks = pick_log(
+        field, pixel_size=PIXEL_SIZE, parameters=LogParameters(min_diameter=20, max_diameter=200)
+    )
+
+    assert picks.fom.max() < 1e3
+    assert picks.is_pick.sum() < len(picks.fom)
+
+
+def test_pixels_coarser_than_the_particle_are_refused():
+    with pytest.raises(DataError, match="over 4 px"):
+        pick_log(field_of_discs([]), pixel_size=50.0, parameters=PARAMETERS)
+
+
+def test_contrast_in_a_few_rows_only_is_refused():
+    field = torch.zeros(1003, 1203)
+    field[-2:] = torch.randn(2, 1203, generator=torch.Generator().manual_seed(0))
+
+    with pytest.raises(DataError, match="contrast"):
+        pick_log(field, pixel_size=1.0, parameters=PARAMETERS)

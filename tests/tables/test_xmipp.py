@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from cryopick.errors import FormatError, TableError
 from cryopick.io.mrc import read_mrc, write_mrc
+from cryopick.tables.model import Particles
 from cryopick.tables.relion import write_particles
 from cryopick.tables.xmipp import (
     read_xmd_micrographs,
@@ -254,3 +255,21 @@ def test_other_metadata_is_refused(tmp_path: Path) -> None:
         read_xmd_particles(tmp_path / "a.xmd")
     with pytest.raises(FormatError, match="must have a block particles"):
         read_pos(tmp_path / "a.xmd", micrograph="a.mrc")
+
+
+def test_shrunk_boxes_keep_their_own_pixel_size_and_shifts(tmp_path):
+    rows = pd.DataFrame(
+        {"image": ["a.mrcs"], "image_index": [0], "optics_group": [1], "psi": [0.0]}
+        | {"shift_x": [12.0], "shift_y": [-6.0]}
+    )
+    optics = pd.DataFrame(
+        {"optics_group": [1], "optics_group_name": ["a"], "pixel_size": [6.0], "box_size": [64]}
+        | {"micrograph_pixel_size": [1.5]}
+    )
+
+    write_xmd_particles(tmp_path / "p.xmd", Particles(rows=rows, optics=optics))
+    back = read_xmd_particles(tmp_path / "p.xmd")
+
+    assert back.optics["pixel_size"].tolist() == [6.0]
+    assert back.rows["shift_x"].tolist() == pytest.approx([12.0])
+    assert back.rows["shift_y"].tolist() == pytest.approx([-6.0])

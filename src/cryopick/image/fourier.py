@@ -21,6 +21,7 @@ def good_size(size: int, *, even: bool = True) -> int:
     >>> good_size(341)
     350
     """
+    size = max(size, 2 if even else 1)
     while True:
         rest = size
         for prime in (2, 3, 5, 7):

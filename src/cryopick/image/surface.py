@@ -48,12 +48,13 @@ def fit_surface(image: Tensor, is_valid: Tensor) -> Tensor:
     is_sound = is_valid[sparse].reshape(-1)
     is_used = is_sound
     weights = torch.zeros(6, device=image.device, dtype=image.dtype)
-    ridge = 1e-6 * torch.eye(6, device=image.device, dtype=image.dtype)
+    ridge = 1e-9 * torch.eye(6, device=image.device, dtype=torch.float64)
     for _ in range(_ROUNDS):
         if not bool(is_used.any()):
             break
-        used = terms[is_used]
-        weights = torch.linalg.solve(used.T @ used + ridge, used.T @ values[is_used])
+        used = terms[is_used].double()
+        normal = used.T @ used + len(used) * ridge
+        weights = torch.linalg.solve(normal, used.T @ values[is_used].double()).to(image.dtype)
         residual = values - terms @ weights
         middle = residual[is_used].median()
         spread = 1.4826 * (residual[is_used] - middle).abs().median()

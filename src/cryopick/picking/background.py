@@ -22,6 +22,8 @@ __all__ = [
 ]
 
 _MINIMUM_SHARE = 0.15  # of a window must be background, else the whole field's variance counts too
+_CHUNK = 64  # discs cleared at once: memory stays small
+_NEVER = 1e30  # a threshold that nothing passes
 _LOWEST = 2.0  # standard deviations: below this the count of noise peaks is no longer exact
 
 
@@ -113,6 +115,8 @@ def threshold_for(false_peaks: float, *, roughness: float, area: float) -> float
     area
         Searched, px^2.
     """
+    if area and not roughness:
+        return _NEVER  # no background to measure noise on
     low, high = 1.0, 20.0
     for _ in range(60):
         middle = (low + high) / 2
@@ -181,8 +185,8 @@ def exclude_discs(is_valid: Tensor, centers_yx: Tensor, *, radius: float) -> Ten
     steps = torch.arange(-reach, reach + 1, device=is_valid.device)
     dy, dx = torch.meshgrid(steps, steps, indexing="ij")
     near = dy.square() + dx.square() <= radius**2
-    centers = centers_yx.round().long()
-    rows = (centers[:, 0, None] + dy[near]).clamp(0, is_valid.shape[0] - 1)
-    columns = (centers[:, 1, None] + dx[near]).clamp(0, is_valid.shape[1] - 1)
-    result[rows.reshape(-1), columns.reshape(-1)] = False
+    for centers in torch.split(centers_yx.round().long(), _CHUNK):
+        rows = (centers[:, 0, None] + dy[near]).clamp(0, is_valid.shape[0] - 1)
+        columns = (centers[:, 1, None] + dx[near]).clamp(0, is_valid.shape[1] - 1)
+        result[rows.reshape(-1), columns.reshape(-1)] = False
     return result

@@ -19,6 +19,7 @@ __all__ = ["Detections", "detect"]
 
 _FLOOR = 1.0  # standard deviations: peaks below are of no use to anyone
 _ROUNDS = 4
+_LEAST_BACKGROUND = 0.05  # share of the field that noise is measured on at least
 _OUTLIER = 4.5  # robust standard deviations
 _KERNEL_OVERLAP = 0.35  # what each further size adds to the noise peaks of the first (measured)
 
@@ -88,22 +89,35 @@ def detect(
         if abs(n_now - n_before) <= 0.02 * n_now:
             break
         n_before = n_now
-        is_background = exclude_discs(is_ordinary, pixels[scores >= cut], radius=disc_radius)
+        cleared = exclude_discs(is_ordinary, pixels[scores >= cut], radius=disc_radius)
+        if cleared.sum() < _LEAST_BACKGROUND * is_ordinary.sum():
+            break  # discs of the largest size would leave no noise to measure
+        is_background = cleared
     threshold = threshold_for_discoveries(
         descending, false_peaks=false_positives, false_share=false_share, at_least=25, **noise
     )
-    positions = _refine(responses, pixels, which)
+    climb = max(1, int(min_distance / 3))
+    positions = _refine(responses, pixels, is_searched, radius=climb)
     return Detections(positions, pixels, scores, threshold, best, which)
 
 
-def _refine(responses: Tensor, pixels: Tensor, which: Tensor) -> Tensor:
-    """Go below the grid on the response itself: where its noise rises, a z-score leans aside."""
-    positions = pixels.to(responses.dtype)
-    winner = which[pixels[:, 0], pixels[:, 1]]
-    for index, response in enumerate(responses):
-        is_own = winner == index
-        positions[is_own] = refine_peaks(response, pixels[is_own])[0]
-    return positions
+def _refine(responses: Tensor, pixels: Tensor, is_searched: Tensor, *, radius: int) -> Tensor:
+    """Climb to the top of the mean response: a z-score leans to where the noise is less."""
+    spread = responses.std((-2, -1), keepdim=True).clamp_min(1e-20)
+    mean = torch.where(is_searched, (responses / spread).mean(0), -torch.inf)
+    return refine_peaks(mean, _highest_nearby(mean, pixels, radius))[0]
+
+
+def _highest_nearby(response: Tensor, pixels: Tensor, radius: int) -> Tensor:
+    height, width = response.shape
+    steps = torch.arange(-radius, radius + 1, device=pixels.device)
+    rows = (pixels[:, 0, None] + steps).clamp(0, height - 1)
+    columns = (pixels[:, 1, None] + steps).clamp(0, width - 1)
+    nearby = response[rows[:, :, None], columns[:, None, :]].flatten(1)
+    best = nearby.argmax(1) if len(pixels) else pixels[:, 0]
+    down = torch.div(best, len(steps), rounding_mode="floor")
+    picked = torch.arange(len(pixels), device=pixels.device)
+    return torch.stack([rows[picked, down], columns[picked, best % len(steps)]], 1)
 
 
 def _outliers(responses: Tensor, is_valid: Tensor, *, block: int) -> Tensor:

@@ -114,6 +114,13 @@ def prepare_field(
     top, bottom, left, right = borders
     is_valid = _within(rows, top, height - bottom, columns, left, width - right)
     sound = image[is_valid]
+    if sound.numel() < 2 or not 0 < float(sound.std()) < math.inf:
+        raise DataError(
+            "micrograph",
+            must="have contrast inside its damaged borders",
+            got=f"{sound.numel():,} sound pixels without any",
+            remedy="Leave the micrograph out",
+        )
     image = (image - sound.mean()) / sound.std()
     image = torch.where(is_valid | ~is_inside, image, 0.0)
     return WorkingField(

@@ -18,6 +18,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from cryopick.errors import DataError
 from cryopick.image.filters import high_pass, local_mean, log_disc, sphere_shell
 from cryopick.image.fourier import frequency_grid
 from cryopick.picking.detection import Detections, detect
@@ -31,6 +32,7 @@ from cryopick.picking.size import measure_diameters
 __all__ = ["pick_log"]
 
 _PIXELS_PER_DIAMETER = 12  # working pixels across the smallest particle
+_FEWEST_PIXELS = 4  # across the smallest particle
 _SIZES = 3  # per kind of filter
 _SMALLER = 0.8  # smallest filter over smallest diameter: the lens makes particles look smaller
 _HOLLOWNESS = 0.6  # inner over outer diameter of the shells
@@ -71,10 +73,17 @@ def pick_log(micrograph: Tensor, *, pixel_size: float, parameters: LogParameters
     Raises
     ------
     DataError
-        If a pixel is not finite or the field is constant.
+        If a pixel is not finite, the field is constant or its pixels are too coarse.
     ShapeError
         If `micrograph` has not two axes.
     """
+    if parameters.min_diameter < _FEWEST_PIXELS * pixel_size:
+        raise DataError(
+            "micrograph",
+            must=f"show the smallest particle over {_FEWEST_PIXELS} px",
+            got=f"{parameters.min_diameter / pixel_size:.1f} px",
+            remedy="Check --pixel-size and --min-diameter",
+        )
     search = _prepare(micrograph, pixel_size, parameters)
     found = _detect(search, _filter_bank(search, parameters), parameters, n_kinds=_KINDS)
     hollowness = torch.where(found.which < _SIZES, 0.0, _HOLLOWNESS)

@@ -10,6 +10,7 @@ from torch import Tensor
 __all__ = ["learn_profile", "profile_response"]
 
 _FEWEST = 15  # particles that make a profile
+_CHUNK = 64  # particles gathered at once: memory stays small
 _TAPER = 0.75  # share of the radius from which the profile fades to zero
 
 
@@ -41,9 +42,11 @@ def learn_profile(image: Tensor, centers_yx: Tensor, *, radius: float) -> Tensor
     if len(centers) < _FEWEST:
         return None
     steps = torch.arange(-reach, reach + 1, device=image.device)
-    rows = (centers[:, 0, None] + steps)[:, :, None]
-    columns = (centers[:, 1, None] + steps)[:, None, :]
-    mean = image[rows, columns].mean(0)
+    mean = image.new_zeros(2 * reach + 1, 2 * reach + 1)
+    for some in torch.split(centers, _CHUNK):
+        rows = (some[:, 0, None] + steps)[:, :, None]
+        columns = (some[:, 1, None] + steps)[:, None, :]
+        mean += image[rows, columns].sum(0) / len(centers)
     distance = torch.hypot(*torch.meshgrid(steps.float(), steps.float(), indexing="ij"))
     distance = distance.round().long()
     count = torch.bincount(distance.reshape(-1))

@@ -202,7 +202,9 @@ class Job:
 
     def _is_finished(self, task: Task) -> bool:
         record = self._records.get(task.key)
-        return record is not None and record.is_done and record.identity == task.identity
+        if record is None or not record.is_done or record.identity != task.identity:
+            return False
+        return all((self.folder / name).exists() for name in _files_of(record))
 
     def _lock(self) -> None:
         path = self.folder / ".lock"

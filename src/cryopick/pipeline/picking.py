@@ -165,7 +165,7 @@ def pick_micrographs(
         name="pick log",
         parameters={**parameters.resolved(), "pixel_size": pixel_size},
         inputs=inputs,
-        results=_RESULTS,
+        results=_RESULTS if micrographs.source else (*_RESULTS, "micrographs.star"),
         overwrite=overwrite,
     )
     with job:
@@ -305,6 +305,8 @@ def _write_lists(result: PickingResult, micrographs: Micrographs) -> None:
         key = micrograph_key(micrograph.micrograph)
         for name in (f"{key}_autopick.star", f"peaks/{key}_peaks.star"):
             (folder / name).unlink(missing_ok=True)
+        for name in ("fom", "mask"):
+            (folder / f"fom_maps/{key}_{name}.mrc").unlink(missing_ok=True)
     files = [
         (m.micrograph, str(folder / f"{micrograph_key(m.micrograph)}_autopick.star"))
         for m in result.picked

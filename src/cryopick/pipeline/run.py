@@ -6,6 +6,7 @@ command again goes on where it was stopped, and takes up micrographs that were a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -156,7 +157,7 @@ def box_size_for(diameter: float, *, pixel_size: float) -> int:
     >>> box_size_for(180.0, pixel_size=1.5)
     180
     """
-    return good_size(max(8, round(_BOX_PER_DIAMETER * diameter / pixel_size)), even=True)
+    return good_size(max(8, math.ceil(_BOX_PER_DIAMETER * diameter / pixel_size)), even=True)
 
 
 def _extraction_parameters(

@@ -86,6 +86,7 @@ def read_xmd_particles(path: Path, *, pixel_size: float | None = None) -> Partic
         If the pixel size is neither given nor in the file.
     """
     rows, optics, pixels = _read(path, "image", pixel_size)
+    optics = optics.drop(columns="micrograph_pixel_size", errors="ignore")  # that of the boxes
     index, names = _split_images(rows["image"])
     rows["image"], rows["image_index"] = names, index
     if "psi" in rows or "shift_x" in rows:
@@ -245,8 +246,8 @@ def _joined(rows: pd.DataFrame, optics: pd.DataFrame) -> pd.DataFrame:
     names = [*_OPTICS.values(), "pixel_size"]
     lens = optics[["optics_group", *(n for n in names if n in optics)]]
     joined = rows.reset_index(drop=True).merge(lens, on="optics_group", how="left")
-    if "micrograph_pixel_size" not in joined:
-        joined["micrograph_pixel_size"] = joined["pixel_size"]
+    # Xmipp's ctfSamplingRate is that of the image the CTF is applied to, shrunk boxes included.
+    joined["micrograph_pixel_size"] = joined["pixel_size"]
     return joined
 
 
