@@ -428,3 +428,18 @@ def test_empty_folder_is_refused(project: Path) -> None:
 
     with pytest.raises(ParameterError, match="in must hold coordinate files; got none"):
         convert(Path("in"), Path("p.txt"), parameters=PARAMETERS)
+
+
+def test_premultiplied_images_are_not_passed_on_in_silence(tmp_path):
+    rows = pd.DataFrame({"image": ["a.mrcs"], "image_index": [0], "optics_group": [1]})
+    optics = pd.DataFrame(
+        {"optics_group": [1], "optics_group_name": ["a"], "pixel_size": [2.0], "box_size": [64]}
+        | {"voltage": [300.0], "spherical_aberration": [2.7], "amplitude_contrast": [0.1]}
+        | {"image_dimensions": [2], "is_premultiplied": [1]}
+    )
+    source = tmp_path / "particles.star"
+    write_particles(source, Particles(rows=rows, optics=optics))
+
+    result = convert(source, tmp_path / "p.xmd", parameters=ConvertParameters())
+
+    assert any("multiplied by their CTF" in note for note in result.notes)

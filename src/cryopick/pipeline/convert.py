@@ -295,6 +295,9 @@ def _convert_particles(job: _Job, particles: Particles) -> ConvertResult:
     n_disabled = int(particles.rows.attrs.get("n_disabled", 0))
     rows = particles.rows.reset_index(drop=True)
     rows, notes = _for_dialect(rows, _words(job, "particles", rows), job.writer.name)
+    notes += _optics_notes(particles, job.writer.name)
+    if job.writer.name == "cryosparc" and {"x", "y"} <= set(rows.columns) and not job.known.names:
+        notes.append("positions in micrographs are left out; add --micrographs to write them")
     chosen = replace(particles, rows=rows)
     plan: WritePlan = [(job.target, partial(_particle_writer(job, chosen), job.target, chosen))]
     files = _write(plan, overwrite=job.overwrite)
@@ -311,6 +314,16 @@ def _convert_particles(job: _Job, particles: Particles) -> ConvertResult:
         files=files,
         notes=tuple(notes),
     )
+
+
+def _optics_notes(particles: Particles, name: str) -> list[str]:
+    """Say what was done to the images where the target has no word for it."""
+    told = {"is_premultiplied": "multiplied by their CTF", "is_phase_flipped": "phase-flipped"}
+    return [
+        f"the images were {done}, which {name} is not told: do not correct them again"
+        for flag, done in told.items()
+        if name != "relion" and flag in particles.optics and (particles.optics[flag] == 1).any()
+    ]
 
 
 def _particle_writer(job: _Job, particles: Particles) -> Any:
