@@ -407,20 +407,6 @@ def test_resolved_parameters_come_back_from_the_record_of_a_job(
     assert again.resolved() == parameters(max_search=4).resolved()
 
 
-def test_a_result_that_was_deleted_is_made_again(
-    fields: dict[str, NDArray[np.float64]], tmp_path: Path
-) -> None:
-    name = next(iter(fields))
-    run([name], tmp_path / "out")
-    lost = next((tmp_path / "out").rglob("m0_autopick.star"))
-    before = lost.read_text()
-    lost.unlink()
-
-    run([name], tmp_path / "out")
-
-    assert lost.read_text() == before
-
-
 def test_a_table_that_was_there_is_not_overwritten(
     fields: dict[str, NDArray[np.float64]], tmp_path: Path
 ) -> None:

@@ -201,11 +201,12 @@ def _with_ctf(
         columns |= {c: v for c, v in _CTF_DEFAULTS.items() if c not in columns}
     table = rows.drop(columns=[c for c in ("image", "image_index") if c in rows.columns])
     table = table.assign(**columns)
-    if parameters.phase_flip or parameters.premultiply:
-        require_columns(
-            table,
-            ("defocus_u", "defocus_v", "defocus_angle"),
-            table=str(coordinates.source or "the micrographs"),
+    if (parameters.phase_flip or parameters.premultiply) and "defocus_u" not in table:
+        raise TableError(
+            "the table of micrographs",
+            must="hold the defocus for --phase-flip and --premultiply",
+            got="no CTF columns",
+            remedy="Give the table that CTF estimation wrote",
         )
     return table
 
