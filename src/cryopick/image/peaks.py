@@ -90,7 +90,7 @@ def suppress_close(
     -------
     numpy.ndarray
         (k,) int64, ascending: which points are kept. A point goes if a better point that is
-        kept lies nearer than that point's distance.
+        kept lies within that point's distance.
     """
     count = len(positions)
     if not count:

@@ -106,6 +106,8 @@ def expected_false_peaks(
 def threshold_for(false_peaks: float, *, roughness: float, area: float) -> float:
     """Find the threshold above which noise makes so many peaks; at least 1.
 
+    Without background to measure noise on, no peak passes.
+
     Parameters
     ----------
     false_peaks

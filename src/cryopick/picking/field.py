@@ -24,7 +24,8 @@ _SAMPLES = 1 << 16  # pixels that suffice for a median
 class WorkingField(NamedTuple):
     """A micrograph shrunk for picking: its px = px here * scale + offset.
 
-    A margin of mirrored pixels is around it, so that filters meet no jump at its edges.
+    A margin of mirrored pixels is around it: shrinking meets no jump at the edges, and areas are
+    judged beyond them. It is not valid, and filters see it filled with its surroundings.
     """
 
     image: Tensor  # (y, x) float32: mean 0, standard deviation 1, particles white

@@ -6,7 +6,8 @@
    the particles taken out; the threshold follows from the number of peaks that noise can make.
 4. The mean radial profile of the picks of one half of the field, whatever the lens made of it, is
    sought in the other half, and steps 3 and the threshold are repeated. As no half is judged by
-   what was learned from itself, noise does not come to look like particles.
+   what was learned from itself, noise does not come to look like particles; only along the
+   seam, over one profile's width, are the two responses blended.
 """
 
 from __future__ import annotations
