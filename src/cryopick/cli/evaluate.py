@@ -90,3 +90,88 @@ def _lines(result: dict[str, Any], plot: Path | None) -> list[str]:
     if plot is not None:
         lines.append(f"Precision-recall curve: {plot}")
     return lines
+
+
+@evaluate_app.command("classes")
+def evaluate_classes_command(
+    particles: Annotated[
+        Path, typer.Argument(help="STAR file of particles with classes, psi and offsets.")
+    ],
+    *,
+    truth: Annotated[
+        Path, typer.Option(help="Folder of the simulated stack: truth.npz and clean.npy.")
+    ],
+    classes: Annotated[
+        int | None, typer.Option(help="Classes asked for; the highest number if not given.")
+    ] = None,
+    min_size: Annotated[
+        int, typer.Option(help="True members that a class needs to count as one of views.")
+    ] = 5,
+    averages: Annotated[
+        Path | None, typer.Option(help="Stack of class averages to score, too.")
+    ] = None,
+    symmetry: Annotated[
+        str, typer.Option(help="Point group of the particle, for the spread of views.")
+    ] = "C1",
+    is_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compare the classes of simulated particles with what they are.
+
+    Coherence is the mean correlation of a true member's noise-free projection, moved by its
+    pose, with the mean of the other members of its class. Chance is what members and angles
+    drawn at random would give. Class 0 is not accepted.
+    """
+    from cryopick.pipeline.evaluate_classes import evaluate_class_files
+
+    result = evaluate_class_files(
+        particles,
+        truth,
+        n_classes=classes,
+        min_size=min_size,
+        averages=averages,
+        symmetry=symmetry,
+    ).to_dict()
+    print_result(result, _class_lines(result), is_json=is_json)
+
+
+_CLASS_HEAD = ("members", "true", "junk", "coherence", "limit", "spread", "FRC", "views", "share")
+
+
+def _class_lines(result: dict[str, Any]) -> list[str]:
+    lines = ["class" + "".join(f"{h:>10}" for h in _CLASS_HEAD) + "  species"]
+    for row in result["classes"]:
+        cells = [
+            f"{row['n_members']:d}",
+            f"{row['n_true']:d}",
+            _number(row["junk_share"]),
+            _number(row["coherence"]),
+            _number(row["chance_limit"]),
+            _number(row["view_spread"], " deg", 0),
+            _number(row["resolution"], " A", 1),
+            "yes" if row["is_view"] else "no",
+            _number(row["species_share"], digits=2),
+        ]
+        lines.append(
+            f"{row['class_number']:>5}" + "".join(f"{c:>10}" for c in cells) + f"  {row['species']}"
+        )
+    lines += [
+        f"Coherence {_number(result['coherence'])} (chance {_number(result['chance'])}), "
+        f"over all true particles {result['coherence_all']:.3f}; "
+        f"junk AUC {_number(result['junk_auc'])}; species purity {result['species_purity']:.3f}; "
+        f"accounted {result['accounted']:.3f}.",
+        f"Of {result['n_classes']} classes {result['n_occupied']} are occupied, "
+        f"{result['n_view_classes']} ({result['occupied_by_views']:.0%}) by views, "
+        f"{result['n_junk_classes']} by junk; median size {result['median_size']:g}.",
+    ]
+    if result["resolution"] is not None:
+        lines.append(f"Averages of views agree with the truth to {result['resolution']:.1f} A.")
+    lines += [
+        f"Rare: {g['group']}, {g['n_true']} particles ({g['share']:.1%}), "
+        f"recall {g['recall']:.3f} in classes of their own."
+        for g in result["rare_groups"]
+    ]
+    return lines
+
+
+def _number(value: float | None, unit: str = "", digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{digits}f}{unit}"
