@@ -1,0 +1,239 @@
+"""One picture of all class averages: largest first, with number, size and resolution of each."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import ArrayLike, NDArray
+
+from cryopick.checks import require_shape
+from cryopick.errors import ShapeError
+from cryopick.io.atomic import writing
+from cryopick.report.figures import ACCENT, STYLE, figure_to_png
+from cryopick.report.pictures import scale_bar_length
+
+__all__ = ["ClassGallery", "arrange_classes", "draw_class_gallery", "write_class_gallery"]
+
+_INK, _FAINT, _TRACK = "#3a3f45", "#6d747c", "#e3e6e9"
+_PAGE = 12.0  # inches, width of a sheet of few classes
+_SMALLEST, _LARGEST = 0.72, 1.7  # inches, side of an image: captions stay readable
+_ASPECT = 1.5  # of the sheet
+_GAP = 0.09  # of an image's side, between columns
+_CAPTION, _LINE = 0.25, 0.13  # of an image's side: below a row, and for a second line of text
+_HEAD = 0.52  # inches above the images
+_BACKGROUND = 0.3  # grey of density 0, from black 0 to white 1
+_SHARE = 0.002  # of the pixels may be quite black, and quite white
+_DPI = 192
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassGallery:
+    """Classes in the order in which they are shown."""
+
+    images: NDArray[np.float32]  # (shown, y, x)
+    numbers: NDArray[np.int64]  # (shown,) of the classes, as files count them
+    counts: NDArray[np.int64]  # (shown,) particles
+    resolutions: NDArray[np.float64] | None  # (shown,) A; not finite where unknown
+    n_empty: int  # classes left out, as they have no particle
+
+
+def arrange_classes(
+    images: NDArray[np.floating],
+    *,
+    counts: ArrayLike,
+    resolutions: ArrayLike | None = None,
+    numbers: ArrayLike | None = None,
+) -> ClassGallery:
+    """Sort classes by size, the largest first, and leave the empty ones out.
+
+    Parameters
+    ----------
+    images
+        (k, y, x).
+    counts
+        (k,) particles; a class with 0 is empty.
+    resolutions
+        (k,) A; None where they are not known at all.
+    numbers
+        (k,) of the classes; None counts from 1.
+
+    Raises
+    ------
+    ShapeError
+        If the arrays differ in length.
+    """
+    require_shape(images, "k y x", name="images")
+    size = np.asarray(counts, np.int64)
+    number = np.arange(1, len(images) + 1) if numbers is None else np.asarray(numbers, np.int64)
+    detail = None if resolutions is None else np.asarray(resolutions, np.float64)
+    for name, values in (("counts", size), ("numbers", number), ("resolutions", detail)):
+        if values is not None and values.shape != (len(images),):
+            raise ShapeError(
+                name,
+                must=f"have one value for each of the {len(images)} classes",
+                got=f"shape {values.shape}",
+                remedy="Give one for each image",
+            )
+    order = np.argsort(-size, kind="stable")
+    order = order[size[order] > 0]
+    return ClassGallery(
+        images=np.asarray(images, np.float32)[order],
+        numbers=number[order],
+        counts=size[order],
+        resolutions=None if detail is None else detail[order],
+        n_empty=len(images) - len(order),
+    )
+
+
+def draw_class_gallery(
+    gallery: ClassGallery, *, pixel_size: float | None = None, title: str = "Class averages"
+) -> Figure:
+    """Draw class averages in rows; a bar under each shows its size against the largest.
+
+    Parameters
+    ----------
+    gallery
+        From `arrange_classes`.
+    pixel_size
+        A/px, for a scale bar in the first image; None draws none.
+    title
+        Above the sheet, before the numbers of classes and particles.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        About 12 inches wide, more for more than a hundred classes. Each image has a contrast of its
+        own, in which density 0 is the same dark grey.
+    """
+    count = len(gallery.images)
+    pitch = 1 + _CAPTION + (_LINE if gallery.resolutions is not None else 0)
+    columns, side = _choose_columns(count, pitch)
+    width = columns * (1 + _GAP) - _GAP
+    height = max(1, math.ceil(count / columns)) * pitch - 0.07
+    margin = 0.2
+    page = (max(width * side, 4.5) + 2 * margin, height * side * (count > 0) + _HEAD + margin)
+    with rc_context(STYLE):
+        figure = Figure(figsize=page)
+        _add_head(figure, gallery, title, margin, page)
+        if count:
+            box = (margin / page[0], margin / page[1])
+            axes = figure.add_axes((*box, width * side / page[0], height * side / page[1]))
+            axes.set(xlim=(0, width), ylim=(height, 0))
+            axes.set_axis_off()
+            for place in range(count):
+                row, column = divmod(place, columns)
+                _add_class(axes, gallery, place, (column * (1 + _GAP), row * pitch), side)
+            if pixel_size:
+                _add_scale_bar(axes, gallery.images.shape[2] * pixel_size, side)
+    return figure
+
+
+def write_class_gallery(
+    path: Path,
+    images: NDArray[np.floating],
+    *,
+    counts: ArrayLike,
+    resolutions: ArrayLike | None = None,
+    numbers: ArrayLike | None = None,
+    pixel_size: float | None = None,
+    title: str = "Class averages",
+) -> None:
+    """Write the gallery as a PNG file; parameters as for the two functions above.
+
+    Raises
+    ------
+    ShapeError
+        If the arrays differ in length.
+    OutputError
+        If the file cannot be written.
+    """
+    gallery = arrange_classes(images, counts=counts, resolutions=resolutions, numbers=numbers)
+    figure = draw_class_gallery(gallery, pixel_size=pixel_size, title=title)
+    with writing(path) as file:
+        file.write(figure_to_png(figure, dpi=_DPI))
+
+
+def _choose_columns(count: int, pitch: float) -> tuple[int, float]:
+    """Images in a row, and the side of an image in inches."""
+    columns = math.ceil(math.sqrt(max(count, 1) * _ASPECT * pitch / (1 + _GAP)))
+    columns = max(1, min(columns, count))
+    rows = math.ceil(max(count, 1) / columns)
+    columns = math.ceil(max(count, 1) / rows)  # rows as full as they can be
+    side = _PAGE / (columns * (1 + _GAP) - _GAP)
+    return columns, min(max(side, _SMALLEST), _LARGEST)
+
+
+def _add_head(
+    figure: Figure, gallery: ClassGallery, title: str, margin: float, page: tuple[float, float]
+) -> None:
+    shown, particles = len(gallery.images), int(gallery.counts.sum())
+    classes = f"{shown:,} class{'' if shown == 1 else 'es'}"
+    text = f"{classes}, {particles:,} particle{'' if particles == 1 else 's'}"
+    if gallery.n_empty:
+        text += f"; {gallery.n_empty:,} empty class{'' if gallery.n_empty == 1 else 'es'} left out"
+    if shown:
+        known = gallery.resolutions is not None
+        text += ".  Below each: number, particles" + (", resolution" if known else "")
+    left, top = margin / page[0], 1 - 0.5 * margin / page[1]
+    figure.text(left, top, title, size=12, weight="bold", va="top", color=_INK)
+    figure.text(left, top - 0.23 / page[1], text, size=9, va="top", color=_FAINT)
+
+
+def _add_class(
+    axes: Axes, gallery: ClassGallery, place: int, corner: tuple[float, float], side: float
+) -> None:
+    left, top = corner
+    axes.imshow(
+        _grey(gallery.images[place]),
+        cmap="gray",
+        vmin=0,
+        vmax=1,
+        extent=(left, left + 1, top + 1, top),
+        interpolation="bicubic",
+        aspect="auto",
+    )
+    share = float(gallery.counts[place]) / float(gallery.counts[0])
+    for length, colour in ((1.0, _TRACK), (share, ACCENT)):
+        axes.add_patch(Rectangle((left, top + 1.02), length, 0.025, fc=colour, lw=0))
+    size = float(np.clip(72 * side * 0.105, 5.5, 9))
+    em = size / (72 * side)
+    first, second = top + 1.08 + 0.8 * em, top + 1.08 + 2.1 * em
+    axes.text(left, first, f"{gallery.numbers[place]}", size=size, weight="bold", va="baseline")
+    count = f"{gallery.counts[place]:,}"
+    axes.text(left + 1, first, count, size=size, va="baseline", ha="right", color=_INK)
+    if gallery.resolutions is not None:
+        known = bool(np.isfinite(gallery.resolutions[place]))
+        text = f"{gallery.resolutions[place]:.1f} Å" if known else "unknown"
+        axes.text(left + 1, second, text, size=size, va="baseline", ha="right", color=_FAINT)
+
+
+def _add_scale_bar(axes: Axes, box: float, side: float) -> None:
+    length = scale_bar_length(2 * box)
+    drawn = length / box
+    axes.add_patch(Rectangle((0.06, 0.92), drawn, 0.02, fc="white", lw=0))
+    axes.text(
+        0.06 + drawn / 2,
+        0.905,
+        f"{length / 10:g} nm",
+        color="white",
+        size=float(np.clip(72 * side * 0.09, 4.5, 8)),
+        ha="center",
+        va="bottom",
+    )
+
+
+def _grey(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Grey levels 0..1: as much contrast as fits with density 0 at the same grey in all."""
+    finite = np.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = np.quantile(finite, [_SHARE, 1 - _SHARE])
+    slope = max(high / (1 - _BACKGROUND), -low / _BACKGROUND)
+    if slope <= 0:
+        return np.full(image.shape, _BACKGROUND, np.float32)
+    return np.asarray((_BACKGROUND + finite / slope).clip(0, 1), np.float32)
