@@ -49,18 +49,26 @@ class ClassificationParameters(Parameters):
     fill: Literal["zero", "noise"] = option(
         "zero", help="What is put outside the mask before alignment."
     )
-    center_classes: bool = option(True, help="Keep the centre of mass of each average centred.")
-    norm_correction: bool = option(True, help="Bring images of different brightness together.")
-    scale_correction: bool = option(True, help="Fit one contrast for each micrograph.")
-    junk: bool = option(
-        True, help="Let a junk component take particles that fit no class, so that they do not "
-        "blur the averages."
-    )  # fmt: skip
-    batches: bool = option(
-        True, help="Begin large sets with random parts of them; off: each iteration sees all."
+    center_classes: bool = option(
+        default=True, help="Keep the centre of mass of each average centred."
     )
-    align: bool = option(True, help="Search rotations and shifts; off: keep those of the table.")
+    norm_correction: bool = option(
+        default=True, help="Bring images of different brightness together."
+    )
+    scale_correction: bool = option(default=True, help="Fit one contrast for each micrograph.")
+    junk: bool = option(
+        default=True,
+        help="Let a junk component take particles that fit no class, so that they do not blur "
+        "the averages.",
+    )
+    batches: bool = option(
+        default=True,
+        help="Begin large sets with random parts of them; off: each iteration sees all.",
+    )
+    align: bool = option(
+        default=True, help="Search rotations and shifts; off: keep those of the table."
+    )
     update: bool = option(
-        True, help="Update the averages; off: only assign particles to the --references."
+        default=True, help="Update the averages; off: only assign particles to the --references."
     )
     seed: int = option(1, help="Seed of all random choices.", minimum=0)

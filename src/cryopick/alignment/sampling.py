@@ -1,0 +1,112 @@
+"""From pixels to half rings: a dense, exact Fourier transform inside a soft circle.
+
+The real part of the transform of a real image depends on the sum of opposite pixels alone, the
+imaginary part on their difference. Both are one real matrix product with half of the pixels
+inside the mask; the mask is folded into the matrices.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cryopick.alignment.rings import RingBasis
+from cryopick.checks import require_shape
+from cryopick.errors import ParameterError
+
+__all__ = ["RingSampler", "make_ring_sampler", "soft_mask"]
+
+
+def soft_mask(radius: Tensor, *, diameter: float, edge: float) -> Tensor:
+    """Fall from 1 inside `diameter` to 0 at `edge` beyond it, as a raised cosine; all in A."""
+    outside = ((radius - diameter / 2) / edge).clamp(0, 1)
+    return 0.5 + 0.5 * torch.cos(math.pi * outside)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RingSampler:
+    """Samples images of one size on the rings of one basis."""
+
+    basis: RingBasis
+    size: int  # px
+    pixel_size: float  # A
+    first: Tensor  # (p,) int64: flat places of the pixels of one half of the circle
+    second: Tensor  # (p,) int64: flat places of the pixels opposite to them
+    cosines: Tensor  # (H R, p) with the mask
+    sines: Tensor  # (H R, p) with the mask
+    share: float  # of white noise power of the box that the mask leaves
+
+    def sample(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Transform images, each about its own pixel n // 2.
+
+        Parameters
+        ----------
+        images
+            (n, size, size) float32.
+
+        Returns
+        -------
+        tuple of Tensor
+            Real and imaginary parts, (H, R, n) each, unscaled as `torch.fft.fft2`.
+        """
+        require_shape(images, f"n {self.size} {self.size}", name="images")
+        flat = images.flatten(1)
+        one, other = flat[:, self.first], flat[:, self.second]
+        middle = (self.size // 2) * (self.size + 1)
+        shape = (self.basis.n_angles, self.basis.n_rings, len(images))
+        real = (self.cosines @ (one + other).T) + flat[:, middle]
+        imaginary = self.sines @ (one - other).T
+        return real.view(shape), imaginary.view(shape)
+
+
+def make_ring_sampler(
+    basis: RingBasis, *, size: int, pixel_size: float, mask_diameter: float, mask_edge: float
+) -> RingSampler:
+    """Make the matrices that take an image to half rings.
+
+    Parameters
+    ----------
+    basis
+        Rings, on the device where images will be.
+    size
+        Side of the images, px, even.
+    pixel_size
+        A/px.
+    mask_diameter, mask_edge
+        Circle where the mask is 1 and the width of its soft edge, A; cut at the box.
+
+    Raises
+    ------
+    ParameterError
+        If the last ring is beyond the Nyquist frequency of the images.
+    """
+    if basis.resolution < 2 * pixel_size * (1 - 1e-6):
+        raise ParameterError(
+            "resolution",
+            must=f"be at least twice the pixel size, {2 * pixel_size:g} A",
+            got=f"{basis.resolution:g} A",
+            remedy="Raise --resolution-limit",
+        )
+    device, half = basis.angles.device, size // 2
+    axis = torch.arange(1 - half, half, dtype=torch.float64, device=device)  # symmetric
+    y, x = (g.flatten() for g in torch.meshgrid(axis, axis, indexing="ij"))
+    mask = soft_mask(torch.hypot(x, y) * pixel_size, diameter=mask_diameter, edge=mask_edge)
+    upper = (mask > 0) & ((y > 0) | ((y == 0) & (x > 0)))
+    y, x, mask_half = y[upper], x[upper], mask[upper]
+    frequency = basis.frequencies.double() * pixel_size
+    kx = (torch.cos(basis.angles.double())[:, None] * frequency).flatten()
+    ky = (torch.sin(basis.angles.double())[:, None] * frequency).flatten()
+    phase = 2 * math.pi * (kx[:, None] * x + ky[:, None] * y)
+    return RingSampler(
+        basis=basis,
+        size=size,
+        pixel_size=pixel_size,
+        first=((y + half) * size + x + half).long(),
+        second=((half - y) * size + half - x).long(),
+        cosines=(torch.cos(phase) * mask_half).float(),
+        sines=(-torch.sin(phase) * mask_half).float(),
+        share=float((mask**2).sum()) / size**2,
+    )

@@ -1,0 +1,233 @@
+"""How well every image of a tile fits every class, at every rotation and shift of a grid.
+
+With Y = w CTF X / sigma^2 the weighted image (w: Fourier pixels of the half plane a ring stands
+for) and A a class, the log-likelihood of a pose against that of no particle at all is
+
+    L(psi, t) = 2 Re <Y(t), A(psi)> - <CTF^2 / sigma^2, |A(psi)|^2>
+
+and, in angular harmonics, L(psi, t) = Re sum_m f_m c_m(t) exp(-i m psi), f_0 = 1, f_m = 2 else:
+
+    c_m(t) = 2 sum_r Y_m(r, t) conj(A_m(r)) - sum_r G_m(r) conj(P_m(r))
+
+where G = w CTF^2 / sigma^2 and P = |A|^2, whose harmonics beyond m = 4 are left out. Both sums are
+matrix products: per order m over rings for all classes, images and shifts at once, then over m
+for all rotations. Even orders repeat after half a turn and odd ones change sign, so half of the
+rotations are computed and the best of a pair is even + |odd|.
+
+All tensors keep images last: (order, ring, image, shift). Buffers are reused (`Workspace`):
+fresh ones of this size cost more in page faults than the products.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from cryopick.alignment.references import POWER_ORDERS, References
+from cryopick.alignment.rings import RingBasis
+
+__all__ = ["Candidates", "Rotations", "Tile", "Workspace", "make_rotations", "search", "shift_tile"]
+
+
+@dataclass
+class Workspace:
+    """Buffers by name, grown when asked for more; one for each thread."""
+
+    device: torch.device | str = "cpu"
+    _buffers: dict[str, Tensor] = field(default_factory=dict)
+
+    def get(self, name: str, *shape: int) -> Tensor:
+        """Hand out a float32 buffer of this shape; its values are whatever was there."""
+        count = math.prod(shape)
+        buffer = self._buffers.get(name)
+        if buffer is None or len(buffer) < count:
+            buffer = torch.empty(count, device=self.device)
+            self._buffers[name] = buffer
+        return buffer[:count].view(shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rotations:
+    """The grid of rotations: psi = 0 ... 360 deg in n steps, and the sums over orders."""
+
+    angles: Tensor  # (n,) rad
+    even: Tensor  # (n / 2, 2 n_even)
+    odd: Tensor  # (n / 2, 2 n_odd)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """Some images, weighted, at all shifts of a grid, in harmonics."""
+
+    weighted: Tensor  # (B, 2 R, n, S): Y, real then imaginary
+    power: Tensor  # (R, n, 3) complex64: harmonics 0, 2, 4 of G
+    shifts: Tensor  # (S, 2) A: x, y
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """The best classes and shifts of each image with the likelihoods of all their rotations."""
+
+    class_index: Tensor  # (n, T) int64
+    shift_index: Tensor  # (n, T) int64
+    log_likelihood: Tensor  # (n, T, n_psi), the priors included
+    class_best: Tensor  # (n, K): best of each class over rotations and shifts
+
+
+def make_rotations(basis: RingBasis, *, step: float | None = None) -> Rotations:
+    """Lay out rotations at most `step` deg apart; as fine as the orders ask if not given."""
+    fine_enough = 1.7 * basis.n_orders if step is None else 360 / step
+    half = max(math.ceil(fine_enough / 2), 1)
+    angles = torch.arange(2 * half, dtype=torch.float64) * (math.pi / half)
+    order = basis.orders.cpu().double()
+    factor = torch.where(order == 0, 1.0, 2.0)
+    turn = angles[:half, None] * order
+    rows = torch.stack([factor * torch.cos(turn), factor * torch.sin(turn)], dim=2)
+
+    def put(values: Tensor) -> Tensor:
+        return values.to(basis.angles)
+
+    return Rotations(
+        angles=put(angles),
+        even=put(rows[:, : basis.n_even].flatten(1)),
+        odd=put(rows[:, basis.n_even :].flatten(1)),
+    )
+
+
+def shift_tile(
+    real: Tensor,
+    imaginary: Tensor,
+    power: Tensor,
+    *,
+    shifts: Tensor,
+    basis: RingBasis,
+    workspace: Workspace,
+) -> Tile:
+    """Move weighted half rings by each shift of a grid and take their harmonics.
+
+    Parameters
+    ----------
+    real, imaginary
+        (H, R, n): w CTF X / sigma^2.
+    power
+        (R, n, 3) complex: harmonics of w CTF^2 / sigma^2.
+    shifts
+        (S, 2), A: x and y.
+    """
+    n_angles, n_rings, n = real.shape
+    n_shifts = len(shifts)
+    kx = torch.cos(basis.angles)[:, None] * basis.frequencies
+    ky = torch.sin(basis.angles)[:, None] * basis.frequencies
+    phase = 2 * math.pi * (kx[..., None] * shifts[:, 0] + ky[..., None] * shifts[:, 1])
+    cosine, sine = torch.cos(phase)[:, :, None], torch.sin(phase)[:, :, None]  # (H, R, 1, S)
+    moved = workspace.get("moved", n_angles, n_rings, n, n_shifts)
+    weighted = workspace.get("weighted", basis.n_orders, 2 * n_rings, n, n_shifts)
+    columns = n_rings * n * n_shifts
+    torch.mul(real[..., None], cosine, out=moved)
+    moved.addcmul_(imaginary[..., None], sine)
+    even = weighted[: basis.n_even].view(2 * basis.n_even, columns)
+    torch.mm(basis.from_even, moved.view(n_angles, columns), out=even)
+    torch.mul(imaginary[..., None], cosine, out=moved)
+    moved.addcmul_(real[..., None], sine, value=-1)
+    odd = weighted[basis.n_even :].view(-1, columns)
+    torch.mm(basis.from_odd, moved.view(n_angles, columns), out=odd)
+    return Tile(weighted=weighted, power=power, shifts=shifts)
+
+
+def search(
+    tile: Tile,
+    references: References,
+    rotations: Rotations,
+    *,
+    prior: Tensor,
+    n_candidates: int,
+    workspace: Workspace,
+    score: Literal["likelihood", "correlation"] = "likelihood",
+    bias: Tensor | None = None,
+) -> Candidates:
+    """Score all classes, rotations and shifts, and keep the best classes and shifts.
+
+    Parameters
+    ----------
+    tile
+        The images.
+    references
+        K classes.
+    rotations
+        The grid of psi.
+    prior
+        (n, S): log prior of the shifts.
+    n_candidates
+        Pairs of class and shift kept for each image.
+    score
+        ``correlation`` lets the contrast of each image be free: L is replaced by its maximum
+        over a factor on A, which frees it from the scale of the averages.
+    bias
+        (K,): log prior of the classes.
+    """
+    n_orders, _, n, n_shifts = tile.weighted.shape
+    k = len(references)
+    product = workspace.get("product", n_orders, 2 * k, n * n_shifts)
+    torch.bmm(references.matrix, tile.weighted.view(n_orders, -1, n * n_shifts), out=product)
+    product *= 2
+    by_class = product.view(n_orders, 2, k, n, n_shifts)
+    norm = torch.einsum("rnj,krj->jkn", tile.power, references.power.conj())
+    if score == "likelihood":
+        _subtract_norm(by_class, norm, references.basis)
+    even, odd = _sum_orders(product, rotations, references.basis, workspace)
+    size = (len(rotations.even), k, n, n_shifts)
+    best = workspace.get("sum", *size)
+    torch.abs(odd.view(size), out=best)
+    best += even.view(size)
+    peak = best.amax(0)  # (K, n, S)
+    if score == "correlation":
+        floor = norm[0].real.clamp_min(1e-20)[..., None]
+        peak = peak.clamp_min(0) ** 2 / (4 * floor)
+    peak = peak + prior
+    if bias is not None:
+        peak = peak + bias[:, None, None]
+    scores = peak.permute(1, 0, 2).reshape(n, k * n_shifts)
+    top = scores.topk(min(n_candidates, k * n_shifts), dim=1).indices
+    class_index, shift_index = top // n_shifts, top % n_shifts
+    image = torch.arange(n, device=top.device)[:, None]
+    column_even = even.view(size)[:, class_index, image, shift_index]
+    column_odd = odd.view(size)[:, class_index, image, shift_index]
+    columns = torch.cat([column_even + column_odd, column_even - column_odd]).permute(1, 2, 0)
+    if score == "correlation":
+        norms = norm[0].real[class_index, image].clamp_min(1e-20)[..., None]
+        columns = columns.clamp_min(0) ** 2 / (4 * norms)
+    columns = columns + prior[image, shift_index][..., None]
+    if bias is not None:
+        columns = columns + bias[class_index][..., None]
+    return Candidates(
+        class_index=class_index,
+        shift_index=shift_index,
+        log_likelihood=columns,
+        class_best=peak.amax(2).T,
+    )
+
+
+def _subtract_norm(by_class: Tensor, norm: Tensor, basis: RingBasis) -> None:
+    """Take the norm term, the same for all shifts, from the products of orders 0, 2 and 4."""
+    for place, order in enumerate(POWER_ORDERS):
+        row = order // 2  # even orders come first
+        if row < basis.n_even:
+            by_class[row, 0] -= norm[place].real[..., None]
+            by_class[row, 1] -= norm[place].imag[..., None]
+
+
+def _sum_orders(
+    product: Tensor, rotations: Rotations, basis: RingBasis, workspace: Workspace
+) -> tuple[Tensor, Tensor]:
+    columns = product.shape[1] // 2 * product.shape[2]
+    n_even = 2 * basis.n_even
+    flat = product.view(-1, columns)
+    even = workspace.get("even", len(rotations.even), columns)
+    odd = workspace.get("odd", len(rotations.odd), columns)
+    torch.mm(rotations.even, flat[:n_even], out=even)
+    torch.mm(rotations.odd, flat[n_even:], out=odd)
+    return even, odd
