@@ -93,6 +93,8 @@ class Job:
         belong to somebody else and are not overwritten.
     overwrite
         Throw away what a job with other parameters left in the folder.
+    adjustable
+        Names of parameters that may have another value than the job in the folder had.
 
     Raises
     ------
@@ -111,6 +113,7 @@ class Job:
         inputs: Sequence[str] = (),
         results: Sequence[str] = (),
         overwrite: bool = False,
+        adjustable: Sequence[str] = (),
     ) -> None:
         self.folder = Path(folder)
         self.name = name
@@ -118,6 +121,7 @@ class Job:
         self.inputs = [str(i) for i in inputs]
         self.results = list(results)
         self._overwrite = overwrite
+        self._adjustable = frozenset(adjustable)
         self._records: dict[str, Record] = {}
         self._started = time.time()
 
@@ -235,11 +239,12 @@ class Job:
         return description if isinstance(description, dict) else {}
 
     def _is_same(self, before: Mapping[str, Any] | None) -> bool:
-        return (
-            before is not None
-            and before.get("name") == self.name
-            and before.get("parameters") == self.parameters
-        )
+        if before is None or before.get("name") != self.name:
+            return False
+        return self._fixed(before.get("parameters") or {}) == self._fixed(self.parameters)
+
+    def _fixed(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        return {k: v for k, v in parameters.items() if k not in self._adjustable}
 
     def _require_empty(self, before: Mapping[str, Any] | None) -> None:
         """Refuse to write over another job, or over results that no job accounts for."""

@@ -29,12 +29,6 @@ __all__ = [
 ]
 
 CLASSIFICATION_COLUMNS: dict[str, str] = {
-    # one row per particle, beside those of tables.model.COLUMNS
-    "group_number": "group of particles that share a scale, from 1",
-    "norm_correction": "factor by which the image is brighter than the average image",
-    "log_likelihood": "contribution of the particle to the log-likelihood",
-    "max_probability": "largest posterior probability of any class and pose",
-    "n_significant": "number of classes and poses that hold the posterior",
     # one row per class
     "image": "stack of the class average, as in its file",
     "image_index": "place of the average in its stack, from 0",
@@ -122,7 +116,7 @@ class OptimiserValues:
 
 @dataclass(frozen=True, kw_only=True)
 class Classification:
-    """One iteration of a 2D classification; columns are those of `CLASSIFICATION_COLUMNS`.
+    """One iteration of a 2D classification; columns: `COLUMNS`, `CLASSIFICATION_COLUMNS`.
 
     Class numbers count from 1, in the order of the rows of `classes`; a particle of class 0 has
     none. Columns without one of our names keep the name their file gave them.

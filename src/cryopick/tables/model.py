@@ -54,6 +54,12 @@ COLUMNS: dict[str, str] = {
     "ctf_max_resolution": "A",
     "ctf_fom": "figure of merit of the CTF fit",
     "is_junk": "1 where the truth says that this is no particle",
+    "group_number": "group of particles that share a scale, from 1",
+    "norm_correction": "factor by which the image is brighter than the average image",
+    "log_likelihood": "contribution of the particle to the log-likelihood",
+    "max_probability": "largest posterior probability of any class and pose",
+    "n_significant": "number of classes and poses that hold the posterior",
+    "junk_probability": "posterior probability that the image shows no particle of any class",
 }
 
 

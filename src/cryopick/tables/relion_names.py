@@ -72,6 +72,13 @@ _POSE = {
     "shift_x": "rlnOriginXAngst",
     "shift_y": "rlnOriginYAngst",
 }
+_ALIGNMENT = {
+    "group_number": "rlnGroupNumber",
+    "norm_correction": "rlnNormCorrection",
+    "log_likelihood": "rlnLogLikeliContribution",
+    "max_probability": "rlnMaxValueProbDistribution",
+    "n_significant": "rlnNrOfSignificantSamples",
+}
 _OURS = {"diameter": "rlnParticleDiameter", "is_junk": "cryopickIsJunk"}
 MICROGRAPH_ROWS: dict[str, str] = {**_NAMES, **_CTF, **_CTF_QUALITY}
 PARTICLE_ROWS: dict[str, str] = {
@@ -81,6 +88,7 @@ PARTICLE_ROWS: dict[str, str] = {
     **_CTF_QUALITY,
     **_CTF,
     **_POSE,
+    **_ALIGNMENT,
     **_OURS,
 }
 PICK_ROWS: dict[str, str] = {**_POSITION, **_OURS, **PARTICLE_ROWS}
@@ -95,6 +103,8 @@ _INTEGERS = frozenset(
         "image_index",
         "class_number",
         "is_junk",
+        "group_number",
+        "n_significant",
     }
 )
 _TEXTS = frozenset({"optics_group_name", "micrograph", "image"})
