@@ -13,7 +13,7 @@ from cryopick.alignment.refine import refine_poses
 from cryopick.alignment.rings import RingBasis, change_basis, make_ring_basis
 from cryopick.alignment.sampling import make_ring_sampler
 from cryopick.alignment.search import Workspace, make_rotations, search, shift_tile
-from cryopick.alignment.sums import Draws, RingSums, add_posed
+from cryopick.alignment.sums import PosedImages, RingSums, add_posed, turn_phases
 from cryopick.alignment.transform import transform_images
 from cryopick.ctf.rings import evaluate_ctf_rings
 
@@ -77,7 +77,9 @@ def test_half_rings_are_the_fourier_transform() -> None:
             -2j * math.pi * k * (axis * math.cos(angle) + axis[:, None] * math.sin(angle))
         )
         expected = (image[0].double() * kernel).sum()
-        assert abs(complex(rings[h, r, 0]) - complex(expected)) < 1e-2 * abs(complex(rings[0, 0, 0]))
+        assert abs(complex(rings[h, r, 0]) - complex(expected)) < 1e-2 * abs(
+            complex(rings[0, 0, 0])
+        )
 
 
 def test_harmonics_and_half_rings_are_inverse() -> None:
@@ -151,9 +153,7 @@ def test_the_true_pose_is_the_best_and_is_refined_below_the_grid(psi: float) -> 
     average = blobs(2, seed=5)
     shift = torch.tensor([[5.3, -7.1]])
     turn = torch.tensor([psi])
-    clean = transform_images(
-        average[:1], psi=-turn, shift_x=torch.zeros(1), shift_y=torch.zeros(1)
-    )
+    clean = transform_images(average[:1], psi=-turn, shift_x=torch.zeros(1), shift_y=torch.zeros(1))
     image = transform_images(
         clean, psi=torch.zeros(1), shift_x=-shift[:, 0] / PIXEL, shift_y=-shift[:, 1] / PIXEL
     )
@@ -211,14 +211,13 @@ def test_sums_of_turned_images_give_the_image_back() -> None:
         rings.real, rings.imag, power, shifts=torch.zeros(1, 2), basis=basis, workspace=workspace
     )
     sums = RingSums.empty(2, basis)
-    draws = Draws(
+    posed = PosedImages(
         image=torch.arange(6),
         class_index=torch.ones(6, dtype=torch.int64),
         shift_index=torch.zeros(6, dtype=torch.int64),
-        psi=torch.deg2rad(psi),
-        weight=torch.ones(6),
+        turns=turn_phases(torch.deg2rad(psi), basis).T,
     )
-    add_posed(sums, tile, draws, basis, workspace)
+    add_posed(sums, tile, posed, basis, workspace)
     expected = references_of(image).harmonics[0]
     mean = sums.numerator[1, :, 0].real / sums.denominator[1, :, 0].real
     assert float(sums.counts[1]) == 6 and float(sums.numerator[0].abs().max()) == 0

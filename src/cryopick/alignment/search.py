@@ -30,7 +30,16 @@ from torch import Tensor
 from cryopick.alignment.references import POWER_ORDERS, References
 from cryopick.alignment.rings import RingBasis
 
-__all__ = ["Candidates", "Rotations", "Tile", "Workspace", "make_rotations", "search", "shift_tile"]
+__all__ = [
+    "Candidates",
+    "Rotations",
+    "Tile",
+    "Workspace",
+    "make_rotations",
+    "no_rotation",
+    "search",
+    "shift_tile",
+]
 
 
 @dataclass
@@ -57,6 +66,7 @@ class Rotations:
     angles: Tensor  # (n,) rad
     even: Tensor  # (n / 2, 2 n_even)
     odd: Tensor  # (n / 2, 2 n_odd)
+    is_paired: bool = True  # False: only the angles of the first half turn count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +106,12 @@ def make_rotations(basis: RingBasis, *, step: float | None = None) -> Rotations:
         even=put(rows[:, : basis.n_even].flatten(1)),
         odd=put(rows[:, basis.n_even :].flatten(1)),
     )
+
+
+def no_rotation(basis: RingBasis) -> Rotations:
+    """Only psi = 0, for images that are turned already."""
+    grid = make_rotations(basis, step=360.0)
+    return Rotations(angles=grid.angles[:1], even=grid.even, odd=grid.odd, is_paired=False)
 
 
 def shift_tile(
@@ -181,8 +197,11 @@ def search(
     even, odd = _sum_orders(product, rotations, references.basis, workspace)
     size = (len(rotations.even), k, n, n_shifts)
     best = workspace.get("sum", *size)
-    torch.abs(odd.view(size), out=best)
-    best += even.view(size)
+    if rotations.is_paired:
+        torch.abs(odd.view(size), out=best)
+        best += even.view(size)
+    else:
+        torch.add(odd.view(size), even.view(size), out=best)
     peak = best.amax(0)  # (K, n, S)
     if score == "correlation":
         floor = norm[0].real.clamp_min(1e-20)[..., None]
@@ -196,7 +215,10 @@ def search(
     image = torch.arange(n, device=top.device)[:, None]
     column_even = even.view(size)[:, class_index, image, shift_index]
     column_odd = odd.view(size)[:, class_index, image, shift_index]
-    columns = torch.cat([column_even + column_odd, column_even - column_odd]).permute(1, 2, 0)
+    columns = column_even + column_odd
+    if rotations.is_paired:
+        columns = torch.cat([columns, column_even - column_odd])
+    columns = columns.permute(1, 2, 0)
     if score == "correlation":
         norms = norm[0].real[class_index, image].clamp_min(1e-20)[..., None]
         columns = columns.clamp_min(0) ** 2 / (4 * norms)

@@ -15,18 +15,47 @@ from cryopick.alignment.references import POWER_ORDERS
 from cryopick.alignment.rings import RingBasis
 from cryopick.alignment.search import Tile, Workspace
 
-__all__ = ["Draws", "RingSums", "add_posed", "gather_posed"]
+__all__ = ["PosedImages", "RingSums", "add_posed", "turn_phases"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draws:
-    """Poses of the images of a tile: some for each image, with weights that sum to 1 or less."""
+class PosedImages:
+    """Images of a tile at classes and shifts, each with its posterior over rotations."""
 
     image: Tensor  # (d,) int64: place in the tile
     class_index: Tensor  # (d,) int64
     shift_index: Tensor  # (d,) int64
-    psi: Tensor  # (d,) rad
-    weight: Tensor  # (d,)
+    turns: Tensor  # (B, d) complex64: sum over psi of weight exp(-i m psi)
+
+    @classmethod
+    def from_posterior(
+        cls, posterior: Tensor, class_index: Tensor, shift_index: Tensor, turns: Tensor
+    ) -> PosedImages:
+        """Take all pairs of class and shift with all their rotations.
+
+        Parameters
+        ----------
+        posterior
+            (n, T, n_psi).
+        class_index, shift_index
+            (n, T).
+        turns
+            (n_psi, B) complex64 of `turn_phases`.
+        """
+        n, pairs, _ = posterior.shape
+        flat = posterior.flatten(0, 1)
+        real, imaginary = flat @ turns.real, flat @ turns.imag
+        return cls(
+            image=torch.arange(n, device=flat.device).repeat_interleave(pairs),
+            class_index=class_index.flatten(),
+            shift_index=shift_index.flatten(),
+            turns=torch.complex(real, imaginary).T,
+        )
+
+
+def turn_phases(psi: Tensor, basis: RingBasis) -> Tensor:
+    """exp(-i m psi) for (n,) rotations in rad: (n, B) complex64."""
+    return torch.exp(-1j * psi[:, None] * basis.orders).to(torch.complex64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,36 +86,23 @@ class RingSums:
         )
 
 
-def gather_posed(tile: Tile, draws: Draws, basis: RingBasis) -> Tensor:
-    """Take each draw's image at its shift and turn it onto its class: (R, B, d) complex64."""
-    n_orders, rows, n, n_shifts = tile.weighted.shape
-    column = draws.image * n_shifts + draws.shift_index
-    rings = tile.weighted.view(n_orders, rows, n * n_shifts).index_select(2, column)
-    half = rows // 2
-    phase = torch.exp(-1j * basis.orders[:, None] * draws.psi).to(torch.complex64)
-    return (torch.complex(rings[:, :half], rings[:, half:]) * phase[:, None]).transpose(0, 1)
-
-
 def add_posed(
-    sums: RingSums, tile: Tile, draws: Draws, basis: RingBasis, workspace: Workspace
+    sums: RingSums, tile: Tile, posed: PosedImages, basis: RingBasis, workspace: Workspace
 ) -> None:
-    """Add a tile's draws to the sums, one matrix product for each order."""
+    """Add a tile's posed images to the sums, one matrix product for each order."""
     n_orders, rows, _, n_shifts = tile.weighted.shape
-    k, n_draws, half = len(sums.counts), len(draws.image), rows // 2
-    column = draws.image * n_shifts + draws.shift_index
-    rings = workspace.get("rings", n_orders, rows, n_draws)
+    k, n_posed, half = len(sums.counts), len(posed.image), rows // 2
+    column = posed.image * n_shifts + posed.shift_index
+    rings = workspace.get("rings", n_orders, rows, n_posed)
     torch.index_select(tile.weighted.view(n_orders, rows, -1), 2, column, out=rings)
-    turn = basis.orders[:, None] * draws.psi
-    weights = workspace.get("weights", n_orders, 2 * k, n_draws).zero_()
-    place = torch.arange(n_draws, device=column.device)
-    weights[:, draws.class_index, place] = torch.cos(turn) * draws.weight
-    weights[:, draws.class_index + k, place] = -torch.sin(turn) * draws.weight
+    weights = workspace.get("turns", n_orders, 2 * k, n_posed).zero_()
+    place = torch.arange(n_posed, device=column.device)
+    weights[:, posed.class_index, place] = posed.turns.real
+    weights[:, posed.class_index + k, place] = posed.turns.imag
     total = torch.bmm(weights, rings.transpose(1, 2))  # (B, 2 K, 2 R)
     real = total[:, :k, :half] - total[:, k:, half:]
     imaginary = total[:, :k, half:] + total[:, k:, :half]
     sums.numerator.add_(torch.complex(real, imaginary).permute(1, 2, 0))
-    orders = torch.tensor(POWER_ORDERS, device=column.device)
-    phase = torch.exp(-1j * draws.psi[:, None] * orders).to(torch.complex64)
-    power = tile.power[:, draws.image] * phase * draws.weight[:, None]  # (R, d, 3)
-    sums.denominator.index_add_(0, draws.class_index, power.transpose(0, 1).to(torch.complex128))
-    sums.counts.index_add_(0, draws.class_index, draws.weight.double())
+    power = tile.power[:, posed.image] * posed.turns[: len(POWER_ORDERS)].T  # (R, d, 3)
+    sums.denominator.index_add_(0, posed.class_index, power.transpose(0, 1).to(torch.complex128))
+    sums.counts.index_add_(0, posed.class_index, posed.turns[0].real.double())

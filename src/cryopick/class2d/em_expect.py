@@ -1,0 +1,438 @@
+"""The expectation step: tiles of particles against all classes, on one device per thread.
+
+The particles of an iteration are cut into tiles and tiles into shards. Sizes of both depend only
+on the run, never on the number of threads or on what memory there is, and the sums of shards are
+added in their order: results do not depend on who did the work.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cryopick.alignment.references import POWER_ORDERS, References, power_harmonics
+from cryopick.alignment.refine import refine_poses
+from cryopick.alignment.rings import RingBasis
+from cryopick.alignment.sampling import RingSampler
+from cryopick.alignment.search import (
+    Candidates,
+    Rotations,
+    Tile,
+    Workspace,
+    search,
+    shift_tile,
+)
+from cryopick.alignment.sums import PosedImages, RingSums, add_posed, turn_phases
+from cryopick.class2d.em_images import WorkingImages, fill_with_noise, recentre
+from cryopick.class2d.em_state import Poses
+from cryopick.ctf.rings import evaluate_ctf_rings
+
+__all__ = ["Expectation", "ShardResult", "expect_shard", "sum_fixed"]
+
+_LEAST_PROBABILITY = 1e-3  # of the best pose, to count as significant
+_NORM_RANGE = 2.0  # the correction of an image's brightness stays within this factor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """What one iteration does to every particle; the same for all shards."""
+
+    images: WorkingImages
+    sampler: RingSampler
+    references: References
+    n_classes: int
+    rotations: Rotations
+    shifts: Tensor  # (S, 2) A
+    noise: Tensor  # (optics groups, R)
+    poses: Poses  # of the iteration before
+    sigma_offset: float
+    group_scale: Tensor  # (groups,)
+    score: Literal["likelihood", "correlation"]
+    is_hard: bool  # the best pose gets all the weight
+    refines: bool
+    aligns: bool
+    n_candidates: int
+    ctf: str
+    fills_noise: bool
+    corrects_norm: bool
+    seed: int
+
+    @property
+    def basis(self) -> RingBasis:
+        """Rings in use."""
+        return self.sampler.basis
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardResult:
+    """Sums of a shard and the new poses of its particles."""
+
+    indices: NDArray[np.int64]
+    poses: Poses
+    sums: RingSums
+    offset_square: float  # sum over particles of posterior mean |shift|^2, A^2
+    image_power: Tensor  # (optics groups, R) float64: sum of |X|^2
+    explained: Tensor  # (optics groups, R) float64: what the classes take from it
+    ctf_power: Tensor  # (optics groups, R) float64: sum of CTF^2, or of 1
+    optics_counts: Tensor  # (optics groups,)
+    group_cross: Tensor  # (groups,) float64: sum of <Y, A>
+    group_norm: Tensor  # (groups,) float64: sum of <G, |A|^2>
+    junk_score: Tensor  # (m,): see `em_junk`
+
+
+def expect_shard(
+    work: Expectation, indices: NDArray[np.int64], *, tile_size: int, workspace: Workspace
+) -> ShardResult:
+    """Align the particles of a shard, tile by tile."""
+    totals = _Totals(work)
+    parts = []
+    for start in range(0, len(indices), tile_size):
+        parts.append(_expect_tile(work, indices[start : start + tile_size], totals, workspace))
+    columns = {
+        name: np.concatenate([getattr(p, name) for p in parts]) for name in Poses.__annotations__
+    }
+    return totals.result(indices, Poses(**columns))
+
+
+def sum_fixed(
+    work: Expectation,
+    indices: NDArray[np.int64],
+    *,
+    class_index: NDArray[np.int64],
+    psi: NDArray[np.float32],
+    tile_size: int,
+    workspace: Workspace,
+) -> tuple[RingSums, Tensor, Tensor, Tensor]:
+    """Sum images at given classes and rotations (rad), and their power.
+
+    Returns
+    -------
+    tuple
+        The sums; image power and CTF power (optics groups, R) and counts (optics groups,), as in
+        `ShardResult`.
+    """
+    basis, totals = work.basis, _Totals(work)
+    for start in range(0, len(indices), tile_size):
+        part = slice(start, start + tile_size)
+        weighted = _weigh(work, indices[part])
+        tile = shift_tile(
+            weighted.real,
+            weighted.imaginary,
+            weighted.power,
+            shifts=work.shifts[:1] * 0,
+            basis=basis,
+            workspace=workspace,
+        )
+        device = weighted.real.device
+        count = weighted.real.shape[2]
+        posed = PosedImages(
+            image=torch.arange(count, device=device),
+            class_index=torch.from_numpy(class_index[part]).to(device),
+            shift_index=torch.zeros(count, dtype=torch.int64, device=device),
+            turns=turn_phases(torch.from_numpy(psi[part]).to(device), basis).T,
+        )
+        add_posed(totals.sums, tile, posed, basis, workspace)
+        optics = torch.from_numpy(work.images.source.optics_numbers[indices[part]]).to(device)
+        totals.image_power.index_add_(0, optics, weighted.image_power.T.double())
+        totals.ctf_power.index_add_(0, optics, weighted.ctf_power.T.double())
+        totals.optics_counts.index_add_(0, optics, torch.ones_like(optics, dtype=torch.float64))
+    return totals.sums, totals.image_power, totals.ctf_power, totals.optics_counts
+
+
+class _Totals:
+    """Sums over the tiles of a shard."""
+
+    def __init__(self, work: Expectation) -> None:
+        basis, device = work.basis, work.basis.angles.device
+        n_optics, n_rings = len(work.noise), basis.n_rings
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.float64, device=device)
+
+        self.sums = RingSums.empty(work.n_classes, basis)
+        self.offset_square = 0.0
+        self.image_power, self.explained = zeros(n_optics, n_rings), zeros(n_optics, n_rings)
+        self.ctf_power, self.optics_counts = zeros(n_optics, n_rings), zeros(n_optics)
+        self.group_cross, self.group_norm = (zeros(len(work.group_scale)) for _ in range(2))
+        self.junk_scores: list[Tensor] = []
+
+    def result(self, indices: NDArray[np.int64], poses: Poses) -> ShardResult:
+        return ShardResult(
+            indices=indices,
+            poses=poses,
+            sums=self.sums,
+            offset_square=self.offset_square,
+            image_power=self.image_power,
+            explained=self.explained,
+            ctf_power=self.ctf_power,
+            optics_counts=self.optics_counts,
+            group_cross=self.group_cross,
+            group_norm=self.group_norm,
+            junk_score=torch.cat(self.junk_scores),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Weighted:
+    """A tile's images at their last known shift, weighted for the search."""
+
+    real: Tensor  # (H, R, n): w CTF X / sigma^2
+    imaginary: Tensor
+    power: Tensor  # (R, n, 3): harmonics of w CTF^2 / sigma^2
+    image_power: Tensor  # (R, n): mean |X|^2 of each ring
+    ctf_power: Tensor  # (R, n): mean CTF^2 where images are premultiplied, 1 elsewhere
+    before: Tensor  # (n, 2) A: the shift they were given
+
+
+def _expect_tile(
+    work: Expectation, indices: NDArray[np.int64], totals: _Totals, workspace: Workspace
+) -> Poses:
+    basis = work.basis
+    weighted = _weigh(work, indices)
+    tile = shift_tile(
+        weighted.real,
+        weighted.imaginary,
+        weighted.power,
+        shifts=work.shifts,
+        basis=basis,
+        workspace=workspace,
+    )
+    offset_square = (weighted.before[:, None] + work.shifts).square().sum(2)  # (n, S)
+    if not work.aligns:
+        _turn_tile(tile, torch.from_numpy(work.poses.psi[indices]).to(tile.weighted), basis)
+    found = search(
+        tile,
+        work.references,
+        work.rotations,
+        prior=-offset_square / (2 * work.sigma_offset**2),
+        n_candidates=work.n_candidates,
+        workspace=workspace,
+        score=work.score,
+    )
+    posterior = _posterior(found, is_hard=work.is_hard)
+    real = 1 - torch.from_numpy(work.poses.junk_probability[indices]).to(posterior)
+    turns = turn_phases(work.rotations.angles, basis)
+    posed = PosedImages.from_posterior(
+        posterior * real[:, None, None], found.class_index, found.shift_index, turns
+    )
+    add_posed(totals.sums, tile, posed, basis, workspace)
+    image = torch.arange(len(indices), device=posterior.device)[:, None]
+    spread = (posterior.sum(2) * offset_square[image, found.shift_index]).sum()
+    totals.offset_square += float(spread)
+    _add_residual(work, indices, totals, weighted, tile, found, posterior, turns)
+    return _best_poses(work, indices, weighted, found, posterior)
+
+
+def _weigh(work: Expectation, indices: NDArray[np.int64]) -> _Weighted:
+    """Read, centre, transform and weigh the images of a tile."""
+    basis, sampler = work.basis, work.sampler
+    device = basis.angles.device
+    source, geometry = work.images.source, work.images.geometry
+    poses = work.poses
+    before = np.stack([poses.shift_x[indices], poses.shift_y[indices]], axis=1)
+    before = torch.from_numpy(before).to(device)
+    whole = torch.round(before / geometry.working_pixel)
+    images = recentre(work.images.read(indices).to(device), whole.long())
+    if work.fills_noise:
+        seed = work.seed * 1_000_003 + int(indices[0])
+        images = fill_with_noise(images, geometry, torch.Generator().manual_seed(seed))
+    real, imaginary = sampler.sample(images)
+    rest = before - whole * geometry.working_pixel
+    kx = (torch.cos(basis.angles)[:, None] * basis.frequencies)[..., None]
+    ky = (torch.sin(basis.angles)[:, None] * basis.frequencies)[..., None]
+    phase = 2 * math.pi * (kx * rest[:, 0] + ky * rest[:, 1])
+    cosine, sine = torch.cos(phase), torch.sin(phase)
+    moved_real, moved_imaginary = real * cosine + imaginary * sine, imaginary * cosine - real * sine
+    optics = torch.from_numpy(source.optics_numbers[indices]).to(device)
+    norm = torch.from_numpy(poses.norm[indices]).to(device)
+    inverse = (basis.weights / work.noise.to(device)[optics]).T  # (R, n): w / sigma^2
+    if work.corrects_norm:
+        inverse = inverse / norm**2
+    ctf = _ctf_of(work, indices, optics)
+    scale = work.group_scale.to(device).float()[
+        torch.from_numpy(source.group_numbers[indices]).to(device)
+    ]
+    power = ctf**2 * (inverse * scale**2)
+    is_multiplied = torch.from_numpy(source.is_premultiplied).to(device)[optics]
+    factor = torch.where(is_multiplied, 1.0, ctf) * (inverse * scale)
+    return _Weighted(
+        real=moved_real * factor,
+        imaginary=moved_imaginary * factor,
+        power=power_harmonics(power.permute(1, 2, 0), basis),
+        image_power=(real**2 + imaginary**2).mean(0),
+        ctf_power=torch.where(is_multiplied, (ctf**2).mean(0), 1.0).expand(basis.n_rings, -1),
+        before=before,
+    )
+
+
+def _ctf_of(work: Expectation, indices: NDArray[np.int64], optics: Tensor) -> Tensor:
+    basis, source = work.basis, work.images.source
+    parameters = None if work.ctf == "none" else source.ctf_parameters(indices)
+    if parameters is None:
+        return torch.ones(basis.n_angles, basis.n_rings, len(indices), device=optics.device)
+    ctf = evaluate_ctf_rings(
+        torch.from_numpy(parameters),
+        frequencies=basis.frequencies,
+        angles=basis.angles,
+        ignore_until_first_peak=work.ctf == "first-peak",
+    )
+    if source.is_phase_flipped.any():
+        is_flipped = torch.from_numpy(source.is_phase_flipped).to(optics.device)[optics]
+        ctf = torch.where(is_flipped, ctf.abs(), ctf)
+    return ctf
+
+
+def _turn_tile(tile: Tile, psi: Tensor, basis: RingBasis) -> None:
+    """Turn each image onto its class, (n,) deg, in place."""
+    phase = torch.deg2rad(psi) * basis.orders[:, None]  # (B, n)
+    cosine, sine = torch.cos(phase)[:, None, :, None], torch.sin(phase)[:, None, :, None]
+    half = tile.weighted.shape[1] // 2
+    real, imaginary = tile.weighted[:, :half].clone(), tile.weighted[:, half:].clone()
+    tile.weighted[:, :half] = real * cosine + imaginary * sine
+    tile.weighted[:, half:] = imaginary * cosine - real * sine
+    orders = torch.tensor(POWER_ORDERS, device=psi.device)
+    tile.power.mul_(torch.exp(-1j * torch.deg2rad(psi)[:, None] * orders))
+
+
+def _posterior(found: Candidates, *, is_hard: bool) -> Tensor:
+    flat = found.log_likelihood.flatten(1)
+    if is_hard:
+        posterior = torch.zeros_like(flat)
+        posterior.scatter_(1, flat.argmax(1, keepdim=True), 1.0)
+    else:
+        posterior = torch.softmax(flat, dim=1)
+    return posterior.view_as(found.log_likelihood)
+
+
+def _add_residual(
+    work: Expectation,
+    indices: NDArray[np.int64],
+    totals: _Totals,
+    weighted: _Weighted,
+    tile: Tile,
+    found: Candidates,
+    posterior: Tensor,
+    turns: Tensor,
+) -> None:
+    """Add what the best class of each image explains of its power, ring by ring."""
+    source, device = work.images.source, posterior.device
+    basis, references = work.basis, work.references
+    share = posterior.sum(2)
+    best = share.argmax(1)
+    image = torch.arange(len(best), device=device)
+    k, s = found.class_index[image, best], found.shift_index[image, best]
+    own = posterior[image, best] / share[image, best].clamp_min(1e-30)[:, None]
+    turn = torch.complex(own @ turns.real, own @ turns.imag)  # (n, B)
+    n_orders, rows, _, n_shifts = tile.weighted.shape
+    rings = tile.weighted.view(n_orders, rows, -1).index_select(2, image * n_shifts + s)
+    half = rows // 2
+    factor = torch.where(basis.orders == 0, 1.0, 2.0)
+    turned = (turn * factor).T[:, None] * references.harmonics[k].permute(2, 1, 0).conj()
+    cross = (rings[:, :half] * turned.real - rings[:, half:] * turned.imag).sum(0)  # (R, n)
+    even = torch.tensor([1.0, 2.0, 2.0], device=device)
+    turned_power = (turn[:, :3] * even) * references.power[k].permute(1, 0, 2).conj()
+    norm = (weighted.power * turned_power).real.sum(2)  # (R, n)
+    optics = torch.from_numpy(source.optics_numbers[indices]).to(device)
+    inverse = (basis.weights / work.noise.to(device)[optics]).T
+    if work.corrects_norm:
+        inverse = inverse / torch.from_numpy(work.poses.norm[indices]).to(device) ** 2
+    explained = (2 * cross - norm) / inverse
+    for total, values in (
+        (totals.image_power, weighted.image_power),
+        (totals.explained, explained),
+        (totals.ctf_power, weighted.ctf_power),
+    ):
+        total.index_add_(0, optics, values.T.double())
+    totals.optics_counts.index_add_(0, optics, torch.ones_like(optics, dtype=torch.float64))
+    groups = torch.from_numpy(source.group_numbers[indices]).to(device)
+    totals.group_cross.index_add_(0, groups, cross.sum(0).double())
+    totals.group_norm.index_add_(0, groups, norm.sum(0).double())
+    chi_square = (weighted.image_power * inverse / work.sampler.share).sum(0)
+    totals.junk_scores.append(torch.stack([chi_square, cross.sum(0), norm.sum(0)], dim=1))
+
+
+def _best_poses(
+    work: Expectation,
+    indices: NDArray[np.int64],
+    weighted: _Weighted,
+    found: Candidates,
+    posterior: Tensor,
+) -> Poses:
+    n, _, n_psi = posterior.shape
+    flat = posterior.view(n, -1)
+    top, place = flat.max(1)
+    pair, angle = place // n_psi, place % n_psi
+    image = torch.arange(n, device=flat.device)
+    class_index = found.class_index[image, pair]
+    shift = work.shifts[found.shift_index[image, pair]]
+    likelihood = found.log_likelihood[image, pair, angle]
+    psi = work.rotations.angles[angle] + _parabola(found.log_likelihood[image, pair], angle)
+    if not work.aligns:
+        psi = torch.deg2rad(torch.from_numpy(work.poses.psi[indices]).to(psi))
+    elif work.refines:
+        refined = refine_poses(
+            weighted.real,
+            weighted.imaginary,
+            weighted.power,
+            work.references,
+            class_index=class_index,
+            psi=psi,
+            shift=shift,
+            before=weighted.before,
+            sigma_offset=work.sigma_offset,
+            largest_turn=4 * math.pi / n_psi,
+            largest_shift=_step_of(work.shifts),
+        )
+        psi, shift = refined.psi, refined.shift
+    shift = weighted.before + shift
+    degrees = torch.rad2deg(psi)
+    entropy = -(flat * flat.clamp_min(1e-30).log()).sum(1)
+    chi_square = (weighted.image_power * _inverse_noise(work, indices)).sum(0)
+    expected = work.basis.weights.sum() * work.sampler.share
+    norm = torch.sqrt((chi_square - likelihood.clamp_min(0) * work.sampler.share) / expected)
+    norm = norm.nan_to_num(1.0).clamp(1 / _NORM_RANGE, _NORM_RANGE)
+    return Poses(
+        class_index=class_index.to(torch.int32).cpu().numpy(),
+        psi=((degrees + 180) % 360 - 180).cpu().numpy(),
+        shift_x=shift[:, 0].cpu().numpy(),
+        shift_y=shift[:, 1].cpu().numpy(),
+        max_probability=top.cpu().numpy(),
+        log_likelihood=likelihood.cpu().numpy(),
+        n_significant=(flat > _LEAST_PROBABILITY * top[:, None])
+        .sum(1)
+        .to(torch.int32)
+        .cpu()
+        .numpy(),
+        entropy=entropy.cpu().numpy(),
+        norm=norm.cpu().numpy(),
+        junk_probability=work.poses.junk_probability[indices],
+        seen=np.ones(n, bool),
+    )
+
+
+def _inverse_noise(work: Expectation, indices: NDArray[np.int64]) -> Tensor:
+    """Weights over noise power, (R, n)."""
+    noise = work.noise.to(work.basis.angles.device)
+    optics = torch.from_numpy(work.images.source.optics_numbers[indices]).to(noise.device)
+    return (work.basis.weights / noise[optics]).T
+
+
+def _parabola(columns: Tensor, angle: Tensor) -> Tensor:
+    """Peak between the rotations of a grid, rad, from the three values around the best."""
+    n, n_psi = columns.shape
+    image = torch.arange(n, device=columns.device)
+    below, at, above = (columns[image, (angle + d) % n_psi] for d in (-1, 0, 1))
+    bend = (below - 2 * at + above).clamp_max(-1e-12)
+    return ((below - above) / (2 * bend)).clamp(-0.5, 0.5) * (2 * math.pi / n_psi)
+
+
+def _step_of(shifts: Tensor) -> float:
+    """Distance between neighbours of the grid, A; 1 if there is only one shift."""
+    far = shifts.abs().amax(1)
+    return float(far[far > 0].min()) if bool((far > 0).any()) else 1.0
