@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cryopick import __version__
+from cryopick.cli.class2d import class2d_app
 from cryopick.cli.console import error_line, warn
 from cryopick.cli.convert import convert
 from cryopick.cli.evaluate import evaluate_app
@@ -55,6 +56,7 @@ def _common(
         os.environ["CRYOPICK_DEBUG"] = "1"
 
 
+app.add_typer(class2d_app, name="class2d")
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(pick_app, name="pick")
 app.add_typer(select_app, name="select")

@@ -12,7 +12,14 @@ import typer
 
 from cryopick.errors import CryopickError
 
-__all__ = ["EXIT_SOME_FAILED", "error_line", "print_result", "progress_bar", "warn"]
+__all__ = [
+    "EXIT_SOME_FAILED",
+    "error_line",
+    "print_result",
+    "progress_bar",
+    "share_bar",
+    "warn",
+]
 
 EXIT_SOME_FAILED = 3  # the run finished, but some items were refused and are listed
 
@@ -57,6 +64,73 @@ def progress_bar(label: str, *, is_json: bool = False) -> Iterator[Callable[[int
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task(label, total=None)
         yield lambda done, total: progress.update(bar, completed=done, total=total)
+
+
+@contextlib.contextmanager
+def share_bar(*, is_json: bool = False) -> Iterator[Callable[[str, float, str], None]]:
+    """Show how far a work of several steps is, and what is known of it meanwhile.
+
+    Parameters
+    ----------
+    is_json
+        Keep quiet, because the output is for a machine.
+
+    Yields
+    ------
+    callable
+        To be called with the step, its share done from 0 to 1, and a note.
+    """
+    if is_json or not sys.stderr.isatty():
+        yield _share_lines(is_quiet=is_json)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
+    bars: dict[str, Any] = {}
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+
+        def report(step: str, share: float, note: str) -> None:
+            if step not in bars:
+                bars[step] = progress.add_task(step, total=1.0, note=note)
+            progress.update(bars[step], completed=share, note=note)
+
+        yield report
+
+
+def _share_lines(*, is_quiet: bool) -> Callable[[str, float, str], None]:
+    import time
+
+    first: dict[str, tuple[float, float]] = {}  # when a step began, and where
+    last: dict[str, tuple[float, str]] = {}
+
+    def report(step: str, share: float, note: str) -> None:
+        now = time.monotonic()
+        began, at = first.setdefault(step, (now, share))
+        told, before = last.setdefault(step, (now, ""))
+        if is_quiet or now - told < 10 or (note == before and share < 1):
+            return
+        last[step] = (now, note)
+        left = f", ETA {(1 - share) * (now - began) / (share - at):.0f} s" if share > at else ""
+        notes = f"; {note}" if note else ""
+        typer.echo(f"{step}: {share:.0%} in {now - began:.0f} s{left}{notes}", err=True)
+
+    return report
 
 
 def _log_lines(label: str, *, is_quiet: bool) -> Callable[[int, int], None]:

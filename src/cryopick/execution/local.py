@@ -26,7 +26,14 @@ from typing import Generic, Protocol, TypeVar
 from cryopick.errors import CryopickError, DataError, ParameterError, ProjectError
 from cryopick.execution.parameters import ComputeParameters
 
-__all__ = ["Executor", "LocalExecutor", "Outcome", "SerialExecutor", "make_executor"]
+__all__ = [
+    "Executor",
+    "LocalExecutor",
+    "Outcome",
+    "SerialExecutor",
+    "make_executor",
+    "require_devices",
+]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -243,7 +250,7 @@ def make_executor(
         If not even one item fits in the memory limit, or a device is not there.
     """
     if compute.uses_gpu:
-        _require_devices(compute)
+        require_devices(compute)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cores = cores or 1
     workers = compute.workers or (cores if not compute.uses_gpu else len(compute.devices))
@@ -253,7 +260,14 @@ def make_executor(
     return LocalExecutor(workers=workers, threads=compute.threads or max(1, cores // workers))
 
 
-def _require_devices(compute: ComputeParameters) -> None:
+def require_devices(compute: ComputeParameters) -> None:
+    """Refuse devices that this machine has not.
+
+    Raises
+    ------
+    ParameterError
+        Naming the first.
+    """
     import torch
 
     for device in compute.devices:

@@ -1,0 +1,242 @@
+"""2D classification of a table of particles in a folder, which can be stopped at any time."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cryopick.class2d.em_parameters import ClassificationParameters
+from cryopick.class2d.em_state import EmState
+from cryopick.errors import ParameterError, ProjectError
+from cryopick.execution.local import require_devices
+from cryopick.execution.parameters import ComputeParameters
+from cryopick.pipeline.class2d_checkpoint import CHECKPOINT, Saved, read_checkpoint
+from cryopick.pipeline.class2d_output import GALLERY, remove_iterations
+from cryopick.pipeline.class2d_parameters import ClassificationRunParameters
+from cryopick.pipeline.class2d_run import (
+    RESULT,
+    ClassificationProgress,
+    ClassificationRun,
+    Report,
+    Tell,
+)
+from cryopick.pipeline.class2d_source import ParticleSource, open_source
+from cryopick.pipeline.job import Job, identity_of
+from cryopick.tables.model import Particles
+from cryopick.tables.paths import resolve_path
+
+__all__ = ["ClassificationProgress", "ClassificationResult", "classify_particles"]
+
+_NAME = "class2d em"
+_FEWEST_OF_GROUP = 10  # particles, to tell the contrast of a micrograph
+_FEWEST_OF_CLASS = 50  # particles
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationResult:
+    """What a run has found; `values` are ready for JSON."""
+
+    values: dict[str, Any]
+
+    @property
+    def classes(self) -> list[dict[str, Any]]:
+        """One record for each class."""
+        return list(self.values["classes"])
+
+
+def _silent(_: object) -> None:
+    pass
+
+
+def classify_particles(
+    particles: Particles,
+    out: Path,
+    *,
+    parameters: ClassificationParameters,
+    compute: ClassificationRunParameters,
+    references: Path | None = None,
+    scratch: Path | None = None,
+    continues: bool = False,
+    overwrite: bool = False,
+    inputs: Sequence[str] = (),
+    progress: Report = _silent,
+    tell: Tell = _silent,
+) -> ClassificationResult:
+    """Classify particles by expectation-maximisation and write RELION's files.
+
+    Parameters
+    ----------
+    particles
+        The table.
+    out
+        Folder of the job. Killed and started again, the run goes on from its last checkpoint to
+        the same result; a finished one gives its result again.
+    parameters, compute
+        What to do, and with how much of the machine.
+    references
+        Averages to begin from: a stack, or a file or folder of an earlier run.
+    scratch
+        A folder on a fast disk, where images are copied to first.
+    continues
+        Take the number of iterations from `parameters` even if the run in `out` had another.
+    overwrite
+        Throw away what other parameters left in `out`.
+    inputs
+        What the user gave, for the record.
+    progress, tell
+        Called with where the run is, and with sentences for the user.
+
+    Raises
+    ------
+    CryopickError
+        If the input is of no use, memory does not suffice, or `out` cannot be written or holds
+        something else.
+    """
+    out = Path(out)
+    require_devices(ComputeParameters(device=compute.device))
+    _require_references(parameters, references)
+    _require_folder(out, continues=continues)
+    job = Job(
+        out,
+        name=_NAME,
+        parameters=parameters.to_dict() | _identity(particles, references),
+        inputs=inputs,
+        results=[RESULT, CHECKPOINT, GALLERY],
+        overwrite=overwrite,
+        adjustable=("iterations",) if continues else (),
+    )
+    with job:
+        before = _finished(out, parameters.iterations)
+        if before is not None:
+            job.results += [n for n in before["files"] if n not in job.results]
+            tell("This run is finished; its result is:")
+            return ClassificationResult(values=before)
+        saved = read_checkpoint(out)
+        if saved is None:
+            remove_iterations(out)
+        state = _reopened(saved, parameters.iterations)
+        with contextlib.ExitStack() as stack:
+            source = open_source(
+                particles,
+                corrects_ctf=parameters.ctf != "none",
+                scratch=scratch,
+                progress=lambda done, total: progress(
+                    ClassificationProgress(step="Looking at images", done=done, total=total)
+                ),
+            )
+            stack.callback(source.images.close)
+            for sentence in _warnings(source, parameters):
+                tell(sentence)
+            run = ClassificationRun(source, parameters, compute, out, progress, tell)
+            stack.callback(run.close)
+            values = run.go(job, state, references)
+        return ClassificationResult(values=values)
+
+
+def _require_references(parameters: ClassificationParameters, references: Path | None) -> None:
+    if references is None and not parameters.update:
+        raise ParameterError(
+            "--no-update",
+            must="come with averages to assign particles to",
+            got="no --references",
+            remedy="Add --references",
+        )
+    if references is None and not parameters.align:
+        raise ParameterError(
+            "--no-align",
+            must="come with averages to compare particles with",
+            got="no --references",
+            remedy="Add --references",
+        )
+
+
+def _require_folder(out: Path, *, continues: bool) -> None:
+    """Refuse to mix with another program's run, or to go on where nothing was begun."""
+    if (out / "job.json").exists():
+        return
+    strangers = sorted(out.glob("run_it*_*.star"))
+    if strangers:
+        raise ProjectError(
+            str(out),
+            must="hold no run of another program",
+            got=strangers[-1].name,
+            remedy="Choose another --out",
+        )
+    if continues:
+        raise ProjectError(
+            str(out),
+            must="hold a run to continue",
+            got="no job.json",
+            remedy="Leave out --continue, or mend --out",
+        )
+
+
+def _identity(particles: Particles, references: Path | None) -> dict[str, str]:
+    """Tell what a result depends on beside the parameters: rows, their stacks, averages."""
+    digest = hashlib.blake2b(digest_size=6)
+    for table in (particles.rows, particles.optics):
+        digest.update(" ".join(map(str, table.columns)).encode())
+        digest.update(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
+    stacks = [resolve_path(str(n), particles.source) for n in particles.rows["image"].unique()]
+    digest.update(identity_of(*stacks).encode())
+    found = {"particles": f"{len(particles)} rows ({digest.hexdigest()})"}
+    if references is not None:
+        found["references"] = f"{references} ({identity_of(references)})"
+    return found
+
+
+def _finished(out: Path, iterations: int) -> dict[str, Any] | None:
+    """Read the result of a run that has reached its end; None if there is more to do."""
+    try:
+        values = json.loads((out / RESULT).read_bytes())
+    except (OSError, ValueError):
+        return None
+    is_whole = all((out / name).exists() for name in values.get("files", ["no list"]))
+    return values if is_whole and values.get("n_iterations") == iterations else None
+
+
+def _reopened(saved: Saved | None, iterations: int) -> EmState | None:
+    """State to go on from; one that had ended goes on if other iterations are asked for."""
+    if saved is None:
+        return None
+    state = saved.state
+    if state.iteration > iterations:
+        raise ParameterError(
+            "iterations",
+            must=f"be at least {state.iteration}, which are done",
+            got=iterations,
+            remedy="Raise --iterations",
+        )
+    if saved.n_iterations == iterations:
+        return state
+    return replace(state, is_finished=state.iteration == iterations, settled=0)
+
+
+def _warnings(source: ParticleSource, parameters: ClassificationParameters) -> list[str]:
+    found = []
+    bad = source.images.bad
+    if bad:
+        more = f" {len(bad) - 1} more images are of no use either." if len(bad) > 1 else ""
+        found.append(f"Warning: {bad[min(bad)]}{more} They are left out, with class 0.")
+    per_class = len(source) / parameters.classes
+    if per_class < _FEWEST_OF_CLASS:
+        found.append(
+            f"Warning: {per_class:.0f} particles per class are few; fewer --classes show more."
+        )
+    counts = np.bincount(source.group_numbers)
+    few = int(((counts > 0) & (counts < _FEWEST_OF_GROUP)).sum())
+    n_groups = int((counts > 0).sum())
+    if parameters.scale_correction and n_groups > 1 and few:
+        found.append(
+            f"Warning: {few} of {n_groups} micrographs have fewer than {_FEWEST_OF_GROUP} "
+            "particles, too few to tell their contrast; --no-scale-correction leaves it alone."
+        )
+    return found

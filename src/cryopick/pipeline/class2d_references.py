@@ -1,0 +1,96 @@
+"""Averages to begin a 2D classification from, out of a stack or of an earlier run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cryopick.errors import DataError, FormatError, ParameterError
+from cryopick.io.mrc import read_mrc, read_mrc_header, read_mrc_images
+from cryopick.tables.paths import resolve_path
+from cryopick.tables.relion_class2d import read_classification
+
+__all__ = ["read_references"]
+
+_TOLERANCE = 0.01  # of the pixel size
+_UNSAID = (0.0, 1.0)  # pixel sizes in headers that nobody has filled in
+
+
+def read_references(path: Path, *, n_classes: int, box_size: int, pixel_size: float) -> Tensor:
+    """Read class averages.
+
+    Parameters
+    ----------
+    path
+        An MRC stack, or a model, optimiser, data or sampling file of RELION or cryopick, or the
+        folder of such a run.
+    n_classes
+        Averages there must be.
+    box_size
+        Of the particles, px.
+    pixel_size
+        Of the particles, A/px.
+
+    Returns
+    -------
+    Tensor
+        (n_classes, box_size, box_size) float32; that of an empty class is 0.
+
+    Raises
+    ------
+    FormatError
+        If a file is missing or broken.
+    TableError
+        If a STAR file is not of a 2D classification.
+    ParameterError
+        If their number, box or pixel size is another than that of the run.
+    DataError
+        If they hold no density, or values that are not numbers.
+    """
+    path = Path(path)
+    if path.suffix == ".star" or path.is_dir():
+        averages, found = _of_run(path)
+    else:
+        pixels = read_mrc(path, dtype=np.float32)
+        averages, found = pixels.reshape(-1, *pixels.shape[-2:]), read_mrc_header(path).pixel_size
+    if len(averages) != n_classes:
+        _refuse(path, f"hold {n_classes} averages, as --classes says", f"{len(averages)}",
+                f"Give --classes {len(averages)}")  # fmt: skip
+    if averages.shape[1:] != (box_size, box_size):
+        got = f"{averages.shape[2]} x {averages.shape[1]} px"
+        _refuse(path, f"have the box of the particles, {box_size} px", got,
+                "Give averages of particles extracted alike")  # fmt: skip
+    if found not in _UNSAID and abs(found - pixel_size) > _TOLERANCE * pixel_size:
+        _refuse(path, f"have the pixel size of the particles, {pixel_size:.4g} A", f"{found:.4g} A",
+                "Give averages of particles extracted alike")  # fmt: skip
+    if not np.isfinite(averages).all() or not averages.any():
+        what = "0 everywhere" if np.isfinite(averages).all() else "NaN or infinity"
+        raise DataError(
+            f"--references {path}", must="hold densities", got=what, remedy="Give other averages"
+        )
+    return torch.from_numpy(np.ascontiguousarray(averages, np.float32))
+
+
+def _of_run(path: Path) -> tuple[NDArray[np.float32], float]:
+    """Averages of an earlier run and their pixel size; the stack may have been moved with it."""
+    run = read_classification(path)
+    assert run.source is not None
+    if "image" not in run.classes.columns:
+        raise FormatError(
+            str(run.source), must="name the averages", got="none", remedy="Give their stack instead"
+        )
+    places = run.classes["image_index"].to_numpy(np.int64)
+    averages: list[NDArray[np.float32]] = []
+    for name, index in zip(run.classes["image"].astype(str), places, strict=True):
+        beside = run.source.with_name(Path(name).name)
+        stack = beside if beside.exists() else resolve_path(name, run.source)
+        averages.append(read_mrc_images(stack, np.array([index]))[0].astype(np.float32))
+    return np.stack(averages), run.model.pixel_size
+
+
+def _refuse(path: Path, must: str, got: str, remedy: str) -> None:
+    raise ParameterError(f"--references {path}", must=must, got=got, remedy=remedy)
