@@ -47,7 +47,7 @@ def half_rings(images: Tensor) -> tuple[RingBasis, Tensor]:
     return basis, torch.complex(real, imaginary)  # (H, R, n)
 
 
-def weighted(images: Tensor, *, lens: bool = True, noise: float = 1.0):
+def weighted(images: Tensor, *, lens: bool = True, noise: float = 1.0 / BOX**4):
     basis, rings = half_rings(images)
     ctf = torch.ones(basis.n_angles, basis.n_rings, 1)
     if lens:
@@ -76,7 +76,7 @@ def test_half_rings_are_the_fourier_transform() -> None:
         kernel = torch.exp(
             -2j * math.pi * k * (axis * math.cos(angle) + axis[:, None] * math.sin(angle))
         )
-        expected = (image[0].double() * kernel).sum()
+        expected = (image[0].double() * kernel).mean()
         assert abs(complex(rings[h, r, 0]) - complex(expected)) < 1e-2 * abs(
             complex(rings[0, 0, 0])
         )
@@ -157,7 +157,7 @@ def test_the_true_pose_is_the_best_and_is_refined_below_the_grid(psi: float) -> 
     image = transform_images(
         clean, psi=torch.zeros(1), shift_x=-shift[:, 0] / PIXEL, shift_y=-shift[:, 1] / PIXEL
     )
-    basis, _, _, _, image_rings, power = weighted(image, lens=False, noise=1e-2)
+    basis, _, _, _, image_rings, power = weighted(image, lens=False, noise=1e-2 / BOX**4)
     references = references_of(average)
     rotations = make_rotations(basis)
     axis = torch.arange(-2, 3) * 4.0

@@ -75,7 +75,8 @@ class RingBasis:
         """Take the harmonics (..., R, B) of half rings (..., R, H), both complex."""
         even = half_rings.real @ self.from_even.T
         odd = half_rings.imag @ self.from_odd.T
-        return torch.view_as_complex(torch.cat([even, odd], dim=-1).unflatten(-1, (-1, 2)))
+        pairs = torch.cat([even, odd], dim=-1)
+        return torch.view_as_complex(pairs.reshape(*pairs.shape[:-1], -1, 2))
 
 
 def make_ring_basis(

@@ -35,8 +35,8 @@ class RingSampler:
     pixel_size: float  # A
     first: Tensor  # (p,) int64: flat places of the pixels of one half of the circle
     second: Tensor  # (p,) int64: flat places of the pixels opposite to them
-    cosines: Tensor  # (H R, p) with the mask
-    sines: Tensor  # (H R, p) with the mask
+    cosines: Tensor  # (H R, p) with the mask, over the number of pixels
+    sines: Tensor  # (H R, p) with the mask, over the number of pixels
     share: float  # of white noise power of the box that the mask leaves
 
     def sample(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,14 +50,15 @@ class RingSampler:
         Returns
         -------
         tuple of Tensor
-            Real and imaginary parts, (H, R, n) each, unscaled as `torch.fft.fft2`.
+            Real and imaginary parts, (H, R, n) each, divided by the number of pixels, so that
+            they do not change when an image is shrunk.
         """
         require_shape(images, f"n {self.size} {self.size}", name="images")
         flat = images.flatten(1)
         one, other = flat[:, self.first], flat[:, self.second]
         middle = (self.size // 2) * (self.size + 1)
         shape = (self.basis.n_angles, self.basis.n_rings, len(images))
-        real = (self.cosines @ (one + other).T) + flat[:, middle]
+        real = (self.cosines @ (one + other).T) + flat[:, middle] / self.size**2
         imaginary = self.sines @ (one - other).T
         return real.view(shape), imaginary.view(shape)
 
@@ -106,7 +107,7 @@ def make_ring_sampler(
         pixel_size=pixel_size,
         first=((y + half) * size + x + half).long(),
         second=((half - y) * size + half - x).long(),
-        cosines=(torch.cos(phase) * mask_half).float(),
-        sines=(-torch.sin(phase) * mask_half).float(),
+        cosines=(torch.cos(phase) * mask_half / size**2).float(),
+        sines=(-torch.sin(phase) * mask_half / size**2).float(),
         share=float((mask**2).sum()) / size**2,
     )

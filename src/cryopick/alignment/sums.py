@@ -70,10 +70,10 @@ class RingSums:
     def empty(cls, n_classes: int, basis: RingBasis) -> RingSums:
         """Make sums of nothing."""
         device = basis.angles.device
-        kind = {"dtype": torch.complex128, "device": device}
+        first = torch.zeros(n_classes, basis.n_rings, dtype=torch.complex128, device=device)
         return cls(
-            numerator=torch.zeros(n_classes, basis.n_rings, basis.n_orders, **kind),
-            denominator=torch.zeros(n_classes, basis.n_rings, len(POWER_ORDERS), **kind),
+            numerator=first[..., None].repeat(1, 1, basis.n_orders),
+            denominator=first[..., None].repeat(1, 1, len(POWER_ORDERS)),
             counts=torch.zeros(n_classes, dtype=torch.float64, device=device),
         )
 

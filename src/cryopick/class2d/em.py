@@ -29,7 +29,8 @@ from cryopick.alignment.sampling import RingSampler, make_ring_sampler
 from cryopick.alignment.search import Workspace, make_rotations, no_rotation
 from cryopick.alignment.sums import RingSums
 from cryopick.class2d.em_expect import Expectation, ShardResult, sum_fixed
-from cryopick.class2d.em_images import WorkingImages, plan_geometry
+from cryopick.class2d.em_images import Geometry, WorkingImages, plan_geometry
+from cryopick.class2d.em_junk import NoiseImages, junk_probability
 from cryopick.class2d.em_maximise import (
     IterationSums,
     find_scales,
@@ -38,7 +39,7 @@ from cryopick.class2d.em_maximise import (
     update_noise,
 )
 from cryopick.class2d.em_parameters import ClassificationParameters
-from cryopick.class2d.em_schedule import Stage, class_count, stage_of, subset_of
+from cryopick.class2d.em_schedule import Stage, class_count, fine_iterations, stage_of, subset_of
 from cryopick.class2d.em_start import rings_of_averages, split_classes
 from cryopick.class2d.em_state import EmState, ImageSource, Poses
 from cryopick.class2d.em_workers import Workers
@@ -65,7 +66,9 @@ _LEAST_RINGS = 14
 _POWER_SAMPLE = 2000  # images the first noise spectrum is measured on
 _FEWEST_IMAGES = 20  # an optics group with fewer takes the noise of all
 _PER_SEED = 100  # images in an average a run begins with
-_SETTLED = (0.01, 1.0, 1.0)  # changes of class (share), rotation (deg), shift (A) that are none
+_SETTLED = (0.05, 2.0, 2.0)  # changes of class (share), rotation (deg), shift (A): refine now
+_STILL = (0.01, 0.5, 0.5)  # and stop now
+_NOISE_IMAGES = 128  # aligned in an iteration to learn how well noise fits
 
 
 class EmClassifier:
@@ -109,16 +112,10 @@ class EmClassifier:
         _require_enough(source, parameters)
         self.spacing = 1 / (_RINGS_PER_MASK * self.mask_diameter)
         self.most_rings = _most_rings(source, parameters, self.spacing)
-        self.geometry = plan_geometry(
-            box_size=source.box_size,
-            pixel_size=source.pixel_size,
-            mask_diameter=self.mask_diameter,
-            mask_edge=self.mask_edge,
-            offset_range=parameters.offset_range,
-            resolution=1 / (self.most_rings * self.spacing),
-        )
+        self.geometry = self._geometry(self.most_rings)
         self._first_poses = poses or Poses.empty(len(source))
-        self.images = WorkingImages(source, self.geometry, keep_bytes=keep_bytes)
+        self._keep_bytes = keep_bytes
+        self._images: tuple[int, WorkingImages] | None = None
         own = tuple(d for d in devices if d != "cpu")
         self.devices = own or ("cpu",) * max(threads, 1)
         self._samplers: dict[tuple[int, str], RingSampler] = {}
@@ -166,7 +163,7 @@ class EmClassifier:
             harmonics = rings_of_averages(
                 references,
                 self._sampler(n_rings),
-                self.geometry,
+                self._geometry(n_rings),
                 pixel_size=reference_pixel_size or source.pixel_size,
             )
         return EmState(
@@ -196,7 +193,12 @@ class EmClassifier:
         progress
             Called with the particles done and in all.
         """
-        stage = self._stage(state.iteration, _data_rings(state), state.has_references)
+        stage = self._stage(
+            state.iteration,
+            _data_rings(state),
+            has_references=state.has_references,
+            fine_from=state.fine_from,
+        )
         basis = self._basis(stage.n_rings)
         harmonics = change_basis(state.harmonics, self._basis(state.n_rings), basis)
         if self.parameters.update and not state.has_references:
@@ -209,14 +211,20 @@ class EmClassifier:
         works = {d: self._expectation(state, stage, harmonics, d) for d in set(self.devices)}
         shards = self._workers.map(works, self._shards(indices, stage, len(harmonics)))
         poses = state.poses.copy()
-        counted = _counted(_written(shards, poses), len(indices), progress)
-        totals = merge_shards(counted)
+        totals = merge_shards(_counted(_written(shards, poses), len(indices), progress))
         fresh = self._maximise(state, stage, totals, harmonics)
+        if stage.finds_junk:
+            self._find_junk(poses, state, stage, works, len(harmonics))
         changes = _changes(state.poses, poses, indices)
-        is_still = len(harmonics) == len(state.shares) and all(
-            c <= s for c, s in zip(changes, _SETTLED, strict=True)
-        )
         iteration = state.iteration + 1
+        has_all = len(harmonics) == len(state.shares) == self._final_count(state)
+        fine_from = state.fine_from
+        if fine_from is None and has_all and not stage.is_hard and _within(changes, _SETTLED):
+            fine_from = iteration
+        is_still = stage.is_fine and _within(changes, _STILL)
+        is_over = fine_from is not None and iteration >= fine_from + fine_iterations(
+            self.parameters
+        )
         return replace(
             fresh,
             iteration=iteration,
@@ -225,9 +233,35 @@ class EmClassifier:
             n_rings=stage.n_rings,
             resolution=basis.resolution,
             changes=changes,
-            settled=state.settled + 1 if is_still and stage.is_fine else 0,
-            is_finished=iteration >= self.parameters.iterations,
+            fine_from=fine_from,
+            is_finished=is_still or is_over or iteration >= self.parameters.iterations,
         )
+
+    def _final_count(self, state: EmState) -> int:
+        return len(state.shares) if state.has_references else self.parameters.classes
+
+    def _find_junk(
+        self,
+        poses: Poses,
+        state: EmState,
+        stage: Stage,
+        works: dict[str, Expectation],
+        n_classes: int,
+    ) -> None:
+        """Align images of noise like the particles and write who does no better."""
+        places = _sample(len(self.source), _NOISE_IMAGES, seed=state.iteration)
+        noise = NoiseImages(
+            self.source,
+            self._geometry(stage.n_rings),
+            noise=state.noise,
+            frequencies=state.ring_frequencies,
+            seed=self.parameters.seed + state.iteration,
+        )
+        works = {d: replace(w, images=noise) for d, w in works.items()}
+        found = list(self._workers.map(works, self._shards(places, stage, n_classes)))
+        of_noise = np.concatenate([shard.poses.log_likelihood for shard in found])
+        seen = poses.seen
+        poses.junk_probability[seen] = junk_probability(poses.log_likelihood[seen], of_noise)
 
     def _maximise(
         self, state: EmState, stage: Stage, totals: IterationSums, harmonics: Tensor
@@ -240,8 +274,9 @@ class EmClassifier:
         else:
             share = self._sampler(stage.n_rings).share
             noise = update_noise(state.noise, totals, basis, share=share)
-            scales = find_scales(state.group_scale, totals) if p.scale_correction else None
-            scales = state.group_scale if scales is None else scales
+            scales = state.group_scale
+            if p.scale_correction:
+                scales = find_scales(scales, totals)
         ssnr = state.ssnr
         if p.update:
             averages = self._regularised(totals.sums, basis)
@@ -266,7 +301,7 @@ class EmClassifier:
             _shift_grid(stage.offset_range, stage.offset_step) if p.align else torch.zeros(1, 2)
         )
         return Expectation(
-            images=self.images,
+            images=self._working_images(stage.n_rings),
             sampler=sampler,
             references=prepare_references(harmonics.to(device), sampler.basis),
             n_classes=len(harmonics),
@@ -304,7 +339,9 @@ class EmClassifier:
         for start, end in pairwise(edges):
             yield indices[start:end], tile
 
-    def _stage(self, iteration: int, data_rings: int, has_references: bool) -> Stage:  # noqa: FBT001
+    def _stage(
+        self, iteration: int, data_rings: int, *, has_references: bool, fine_from: int | None = None
+    ) -> Stage:
         return stage_of(
             iteration,
             self.parameters,
@@ -312,6 +349,7 @@ class EmClassifier:
             data_rings=data_rings,
             n_particles=len(self.source),
             has_references=has_references,
+            fine_from=fine_from,
         )
 
     def _first_noise(self) -> Tensor:
@@ -343,7 +381,13 @@ class EmClassifier:
         device = self.devices[0]
         empty = torch.zeros(n_classes, n_rings, self._basis(n_rings).n_orders)
         stage = Stage(
-            n_rings=n_rings, offset_range=0, offset_step=1, is_hard=False, is_fine=False, subset=0
+            n_rings=n_rings,
+            offset_range=0,
+            offset_step=1,
+            is_hard=False,
+            is_fine=False,
+            finds_junk=False,
+            subset=0,
         )
         work = self._expectation(state, stage, empty.to(torch.complex64), device)
         sums, image, ctf, counts = sum_fixed(
@@ -391,6 +435,24 @@ class EmClassifier:
             coupling=_COUPLING,
         )
 
+    def _geometry(self, n_rings: int) -> Geometry:
+        """Sizes of the images that hold so many rings."""
+        return plan_geometry(
+            box_size=self.source.box_size,
+            pixel_size=self.source.pixel_size,
+            mask_diameter=self.mask_diameter,
+            mask_edge=self.mask_edge,
+            offset_range=self.parameters.offset_range,
+            resolution=1 / (n_rings * self.spacing),
+        )
+
+    def _working_images(self, n_rings: int) -> WorkingImages:
+        if self._images is None or self._images[0] != n_rings:
+            geometry = self._geometry(n_rings)
+            images = WorkingImages(self.source, geometry, keep_bytes=self._keep_bytes)
+            self._images = (n_rings, images)
+        return self._images[1]
+
     def _basis(self, n_rings: int) -> RingBasis:
         return self._sampler(n_rings).basis
 
@@ -407,10 +469,11 @@ class EmClassifier:
         key = (n_rings, device)
         if key not in self._samplers:
             is_filled = self.parameters.fill == "noise"
+            geometry = self._geometry(n_rings)
             self._samplers[key] = make_ring_sampler(
                 self._basis_without_sampler(n_rings, device),
-                size=self.geometry.working_size,
-                pixel_size=self.geometry.working_pixel,
+                size=geometry.working_size,
+                pixel_size=geometry.working_pixel,
                 mask_diameter=1e9 if is_filled else self.mask_diameter,
                 mask_edge=self.mask_edge,
             )
@@ -418,7 +481,7 @@ class EmClassifier:
 
 
 def _mask_diameter(source: ImageSource, parameters: ClassificationParameters) -> float:
-    """A, of the flat part of the mask."""
+    """Choose the diameter of the flat part of the mask, A."""
     side = source.box_size * source.pixel_size
     wanted = parameters.mask_diameter or min(1.2 * parameters.diameter, side)
     if wanted > side * (1 + 1e-6) or parameters.diameter > side * (1 + 1e-6):
@@ -496,6 +559,10 @@ def _counted(
         if progress:
             progress(done, total)
         yield shard
+
+
+def _within(changes: tuple[float, float, float], limits: tuple[float, float, float]) -> bool:
+    return all(c <= limit for c, limit in zip(changes, limits, strict=True))
 
 
 def _changes(before: Poses, after: Poses, indices: NDArray[np.int64]) -> tuple[float, float, float]:

@@ -83,7 +83,6 @@ class ShardResult:
     optics_counts: Tensor  # (optics groups,)
     group_cross: Tensor  # (groups,) float64: sum of <Y, A>
     group_norm: Tensor  # (groups,) float64: sum of <G, |A|^2>
-    junk_score: Tensor  # (m,): see `em_junk`
 
 
 def expect_shard(
@@ -92,8 +91,10 @@ def expect_shard(
     """Align the particles of a shard, tile by tile."""
     totals = _Totals(work)
     parts = []
+    weighted = _weigh(work, indices)
     for start in range(0, len(indices), tile_size):
-        parts.append(_expect_tile(work, indices[start : start + tile_size], totals, workspace))
+        part = slice(start, start + tile_size)
+        parts.append(_expect_tile(work, indices[part], weighted.part(part), totals, workspace))
     columns = {
         name: np.concatenate([getattr(p, name) for p in parts]) for name in Poses.__annotations__
     }
@@ -160,7 +161,6 @@ class _Totals:
         self.image_power, self.explained = zeros(n_optics, n_rings), zeros(n_optics, n_rings)
         self.ctf_power, self.optics_counts = zeros(n_optics, n_rings), zeros(n_optics)
         self.group_cross, self.group_norm = (zeros(len(work.group_scale)) for _ in range(2))
-        self.junk_scores: list[Tensor] = []
 
     def result(self, indices: NDArray[np.int64], poses: Poses) -> ShardResult:
         return ShardResult(
@@ -174,7 +174,6 @@ class _Totals:
             optics_counts=self.optics_counts,
             group_cross=self.group_cross,
             group_norm=self.group_norm,
-            junk_score=torch.cat(self.junk_scores),
         )
 
 
@@ -189,12 +188,26 @@ class _Weighted:
     ctf_power: Tensor  # (R, n): mean CTF^2 where images are premultiplied, 1 elsewhere
     before: Tensor  # (n, 2) A: the shift they were given
 
+    def part(self, images: slice) -> _Weighted:
+        """Take some of the images."""
+        return _Weighted(
+            real=self.real[..., images].contiguous(),
+            imaginary=self.imaginary[..., images].contiguous(),
+            power=self.power[:, images].contiguous(),
+            image_power=self.image_power[:, images],
+            ctf_power=self.ctf_power[:, images],
+            before=self.before[images],
+        )
+
 
 def _expect_tile(
-    work: Expectation, indices: NDArray[np.int64], totals: _Totals, workspace: Workspace
+    work: Expectation,
+    indices: NDArray[np.int64],
+    weighted: _Weighted,
+    totals: _Totals,
+    workspace: Workspace,
 ) -> Poses:
     basis = work.basis
-    weighted = _weigh(work, indices)
     tile = shift_tile(
         weighted.real,
         weighted.imaginary,
@@ -235,8 +248,8 @@ def _weigh(work: Expectation, indices: NDArray[np.int64]) -> _Weighted:
     device = basis.angles.device
     source, geometry = work.images.source, work.images.geometry
     poses = work.poses
-    before = np.stack([poses.shift_x[indices], poses.shift_y[indices]], axis=1)
-    before = torch.from_numpy(before).to(device)
+    known = np.stack([poses.shift_x[indices], poses.shift_y[indices]], axis=1)
+    before = torch.from_numpy(known).to(device)
     whole = torch.round(before / geometry.working_pixel)
     images = recentre(work.images.read(indices).to(device), whole.long())
     if work.fills_noise:
@@ -353,8 +366,6 @@ def _add_residual(
     groups = torch.from_numpy(source.group_numbers[indices]).to(device)
     totals.group_cross.index_add_(0, groups, cross.sum(0).double())
     totals.group_norm.index_add_(0, groups, norm.sum(0).double())
-    chi_square = (weighted.image_power * inverse / work.sampler.share).sum(0)
-    totals.junk_scores.append(torch.stack([chi_square, cross.sum(0), norm.sum(0)], dim=1))
 
 
 def _best_poses(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -98,7 +99,7 @@ def update_noise(noise: Tensor, totals: IterationSums, basis: RingBasis, *, shar
 def find_sigma_offset(totals: IterationSums) -> float:
     """Spread of the shifts along one axis, A."""
     count = max(float(totals.optics_counts.sum()), 1.0)
-    return max((totals.offset_square / count / 2) ** 0.5, _LEAST_SIGMA_OFFSET)
+    return max(math.sqrt(totals.offset_square / count / 2), _LEAST_SIGMA_OFFSET)
 
 
 def find_scales(scales: Tensor, totals: IterationSums) -> Tensor:

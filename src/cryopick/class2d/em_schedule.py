@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from cryopick.class2d.em_parameters import ClassificationParameters
 
-__all__ = ["Stage", "class_count", "stage_of", "subset_of"]
+__all__ = ["Stage", "class_count", "fine_iterations", "stage_of", "subset_of"]
 
 _HARD = 2  # first iterations by best correlation, from a cold start
-_COARSE, _MIDDLE, _FINE = 0.2, 0.2, 0.15  # shares of the iterations
+_COARSE, _MIDDLE, _FINE = 0.2, 0.2, 0.12  # shares of the iterations
 _FIRST_RINGS, _MIDDLE_RINGS = 9, 13
 _PER_CLASS = 100  # particles a class gets in the first iterations of a large set
 _FEWEST_CLASSES = 4  # to begin with
@@ -29,6 +29,7 @@ class Stage:
     offset_step: float  # A
     is_hard: bool
     is_fine: bool  # the last stage: all particles, poses below the grid
+    finds_junk: bool
     subset: int  # particles to see
 
 
@@ -40,6 +41,7 @@ def stage_of(
     data_rings: int,
     n_particles: int,
     has_references: bool,
+    fine_from: int | None,
 ) -> Stage:
     """Plan iteration number `iteration`, from 0.
 
@@ -49,21 +51,23 @@ def stage_of(
         Rings up to the resolution limit.
     data_rings
         Rings in which the averages hold signal so far.
+    fine_from
+        Iteration from which on all is fine, because the classes have settled.
     """
     total = parameters.iterations
-    fine = max(1, round(_FINE * total))
+    fine = fine_iterations(parameters)
     coarse = 0 if has_references else max(2, round(_COARSE * total))
     middle = 0 if has_references else max(1, round(_MIDDLE * total))
-    is_fine = iteration >= total - fine
+    is_fine = iteration >= (total - fine if fine_from is None else fine_from)
     wide, step = parameters.offset_range, parameters.offset_step
     if iteration < coarse and not is_fine:
         rings = _FIRST_RINGS
     elif iteration < coarse + middle and not is_fine:
         rings, wide, step = _MIDDLE_RINGS, 0.75 * wide, 0.75 * step
     else:
-        rings, wide, step = data_rings, 0.5 * wide, 0.5 * step
+        rings, wide, step = data_rings, 0.4 * wide, 0.5 * step
     if is_fine:
-        wide, step = 0.25 * parameters.offset_range, 0.25 * parameters.offset_step
+        wide = step = 0.25 * parameters.offset_step
     if has_references and iteration == 0:
         wide, step = parameters.offset_range, 0.5 * parameters.offset_step
     return Stage(
@@ -72,10 +76,16 @@ def stage_of(
         offset_step=step,
         is_hard=iteration < _HARD and not has_references,
         is_fine=is_fine,
+        finds_junk=parameters.junk and (is_fine or iteration >= coarse + middle),
         subset=n_particles
         if is_fine or not parameters.batches
         else _subset_size(iteration, total - fine, parameters.classes, n_particles),
     )
+
+
+def fine_iterations(parameters: ClassificationParameters) -> int:
+    """Count the iterations at the end that refine poses below the grid."""
+    return max(1, round(_FINE * parameters.iterations))
 
 
 def _subset_size(iteration: int, total: int, n_classes: int, n_particles: int) -> int:
@@ -83,7 +93,7 @@ def _subset_size(iteration: int, total: int, n_classes: int, n_particles: int) -
     first = _PER_CLASS * n_classes
     if n_particles <= 1.5 * first:
         return n_particles
-    grown = first * 3 ** math.floor(3 * iteration / max(total, 1))
+    grown = first * 2 ** math.floor(3 * iteration / max(total, 1))
     return min(int(grown), n_particles)
 
 
@@ -110,4 +120,4 @@ def class_count(iteration: int, parameters: ClassificationParameters) -> int:
         n_doublings += 1
     last = _GROWN * parameters.iterations
     steps = min(n_doublings, int((n_doublings + 1) * iteration / max(last, 1)))
-    return math.ceil(parameters.classes / 2 ** (n_doublings - steps))
+    return math.ceil(parameters.classes / int(2 ** (n_doublings - steps)))

@@ -98,7 +98,7 @@ class EmState:
     changes: tuple[float, float, float]  # class (share), rotation (deg), shift (A, rms)
     has_references: bool = False  # the run began from averages of the user's
     visited: int = 0  # place in the random order up to which particles have been seen
-    settled: int = 0  # iterations in a row without change worth the name
+    fine_from: int | None = None  # iteration at which the classes had settled
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Everything, ready for `numpy.savez`."""
@@ -109,7 +109,7 @@ class EmState:
                 arrays |= {f"poses.{p.name}": getattr(value, p.name) for p in fields(value)}
             elif isinstance(value, Tensor):
                 arrays[f.name] = value.cpu().numpy()
-            else:
+            elif value is not None:
                 arrays[f.name] = np.asarray(value)
         return arrays
 
@@ -119,7 +119,7 @@ class EmState:
         poses = Poses(**{f.name: np.array(arrays[f"poses.{f.name}"]) for f in fields(Poses)})
         values: dict[str, Any] = {"poses": poses}
         for f in fields(cls):
-            if f.name == "poses":
+            if f.name == "poses" or f.name not in arrays:
                 continue
             value = np.array(arrays[f.name])
             is_tensor = f.name in _TENSORS

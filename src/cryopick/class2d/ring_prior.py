@@ -142,7 +142,8 @@ def _wiener(
     parts = torch.linalg.solve_triangular(root, white.mT, upper=False)  # (B, R, K)
     parts = vectors.mH @ parts
     parts = parts * (values[..., None] / (values[..., None] + level))
-    return (root @ (vectors @ parts)).mT
+    filtered: Tensor = root @ (vectors @ parts)
+    return filtered.mT
 
 
 def _over_orders(diagonal: Tensor, basis: RingBasis) -> Tensor:

@@ -1,0 +1,131 @@
+"""A junk component: which particles fit the classes no better than noise does.
+
+Every image has a best class and pose, pure noise too. How well noise does is measured: images of
+noise, with the noise spectrum of the data, are aligned like particles. The log-likelihoods L of
+the particles (best pose against no particle) are then split into two components on the scale of
+sqrt(L): one like the noise images, its share free, its mean free to rise a little as junk has had
+its part in the averages; and one above it, the particles. Where the two cannot be told apart
+nothing is called junk. Contamination that looks alike is not noise: it gets classes of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cryopick.class2d.em_images import WorkingImages
+
+__all__ = ["NoiseImages", "junk_probability"]
+
+Floats = NDArray[np.float64]
+
+_ROUNDS = 200
+_RISE = 1.0  # of the noise component's mean, in its standard deviations
+_LEAST_DISTANCE = 2.0  # of the means, in the noise component's standard deviations
+_LEAST_SPREAD = 1e-3
+
+
+@dataclass
+class NoiseImages(WorkingImages):
+    """Working images of noise in the place of each particle, the same at each reading."""
+
+    noise: Tensor = field(default_factory=lambda: torch.ones(1, 2))  # (optics groups, R)
+    frequencies: Tensor = field(default_factory=lambda: torch.ones(2))  # (R,) 1/A
+    seed: int = 0
+
+    def read(self, indices: NDArray[np.int64]) -> Tensor:
+        """Noise images (m, s, s) float32."""
+        size = self.geometry.working_size
+        white = torch.stack([self._white(int(i), size) for i in indices])
+        axis = torch.fft.fftfreq(size, self.geometry.working_pixel)
+        half = torch.fft.rfftfreq(size, self.geometry.working_pixel)
+        radius = torch.hypot(axis[:, None], half).numpy()
+        optics = self.source.optics_numbers[indices]
+        known = self.frequencies.numpy()
+        amplitude = np.stack(
+            [np.sqrt(np.interp(radius, known, spectrum)) for spectrum in self.noise.numpy()]
+        )
+        coloured = torch.fft.rfft2(white) * torch.from_numpy(amplitude[optics]).float()
+        images: Tensor = torch.fft.irfft2(coloured * size, s=(size, size))
+        return images
+
+    def _white(self, index: int, size: int) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
+        return torch.randn(size, size, generator=generator)
+
+
+def junk_probability(
+    log_likelihood: NDArray[np.float32], of_noise: Sequence[float] | NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Posterior probability that a particle is no more than noise.
+
+    Parameters
+    ----------
+    log_likelihood
+        (n,) of the particles.
+    of_noise
+        (m,) of images of noise aligned alike; fewer than 10 call nothing junk.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n,) float32, falling with the log-likelihood.
+    """
+    values = np.sqrt(np.clip(np.asarray(log_likelihood, np.float64), 0, None))
+    null = np.sqrt(np.clip(np.asarray(of_noise, np.float64), 0, None))
+    nothing = np.zeros(len(values), np.float32)
+    if len(null) < 10:
+        return nothing
+    low, spread = float(null.mean()), max(float(null.std()), _LEAST_SPREAD)
+    fit = _fit(values, low, spread)
+    if fit.high - fit.low < _LEAST_DISTANCE * spread:
+        return nothing
+    probability = fit.share_of_noise(np.minimum(values, fit.high), spread)
+    order = np.argsort(-values, kind="stable")
+    falling = np.maximum.accumulate(probability[order])
+    probability[order] = np.where(values[order] >= fit.high, 0.0, falling)
+    return probability.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    weight: float  # share of noise
+    low: float
+    high: float
+    spread: float  # of the particles
+
+    def share_of_noise(self, values: Floats, noise_spread: float) -> Floats:
+        noise = self.weight * _gaussian(values, self.low, noise_spread)
+        real = (1 - self.weight) * _gaussian(values, self.high, self.spread)
+        return noise / np.maximum(noise + real, 1e-300)
+
+
+def _fit(values: Floats, low: float, noise_spread: float) -> _Fit:
+    """Expectation-maximisation of the two components, the noise's spread known."""
+    start = values[values > low + noise_spread]
+    high = float(np.median(start)) if len(start) else low + 3 * noise_spread
+    fit = _Fit(0.2, low, high, max(float(values.std()), noise_spread))
+    for _ in range(_ROUNDS):
+        noise = fit.share_of_noise(values, noise_spread)
+        real = 1 - noise
+        mean = float((real * values).sum() / max(real.sum(), 1e-9))
+        deviation = math.sqrt(float((real * (values - mean) ** 2).sum() / max(real.sum(), 1e-9)))
+        own = float((noise * values).sum() / noise.sum()) if noise.sum() > 1 else low
+        fit = _Fit(
+            float(np.clip(noise.mean(), 1e-4, 0.9)),
+            float(np.clip(own, low, low + _RISE * noise_spread)),
+            mean,
+            max(deviation, noise_spread / 2),
+        )
+    return fit
+
+
+def _gaussian(values: Floats, mean: float, spread: float) -> Floats:
+    scaled: Floats = np.exp(-((values - mean) ** 2) / (2 * spread**2)) / spread
+    return scaled
