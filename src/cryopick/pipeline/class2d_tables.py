@@ -39,6 +39,7 @@ def to_classification(
     parameters: ClassificationParameters,
     *,
     mask_diameter: float,
+    noise_unit: float,
     prefix: Path,
 ) -> Classification:
     """Put together the tables of one iteration.
@@ -55,11 +56,15 @@ def to_classification(
         Of the run.
     mask_diameter
         A.
+    noise_unit
+        See `noise_spectra`.
     prefix
         Of the files that will be written.
     """
     size, pixel_size = source.box_size, source.pixel_size
-    noise = noise_spectra(source, state, final, mask_diameter=mask_diameter)
+    noise = noise_spectra(
+        source, state, final, mask_diameter=mask_diameter, noise_unit=noise_unit
+    )
     counts = np.bincount(source.optics_numbers, minlength=len(noise)).astype(float)
     sigma2 = torch.from_numpy(np.average(noise, axis=0, weights=counts))
     shares = _padded(state.shares.double().cpu().numpy(), len(final.averages.images))
@@ -96,13 +101,26 @@ def to_classification(
 
 
 def noise_spectra(
-    source: ParticleSource, state: EmState, final: FinalAverages, *, mask_diameter: float
+    source: ParticleSource,
+    state: EmState,
+    final: FinalAverages,
+    *,
+    mask_diameter: float,
+    noise_unit: float,
 ) -> NDArray[np.float64]:
     """Noise of masked images on the rings of the whole box.
 
     Within the limit of the alignment it is what the run has found, brought to the scale of
-    `tables.classification`; beyond, where the averages explain nothing that was searched, it is
-    the power of the images.
+    `tables.classification`; beyond, where no signal was sought, it is the power of the images.
+
+    Parameters
+    ----------
+    source, state, final
+        Images, what was found, and the power of the images.
+    mask_diameter
+        A.
+    noise_unit
+        Variance of a pixel of white noise for which the noise of `state` is 1.
 
     Returns
     -------
@@ -117,8 +135,8 @@ def noise_spectra(
     result = final.image_power.copy()
     used = (rings <= min(known[-1], 1 / state.resolution)) & (rings >= known[0])
     for optics, found in enumerate(state.noise.cpu().double().numpy()):
-        scaled = np.interp(rings, known, found) * inside / (2 * size**2)
-        result[optics, used] = np.minimum(scaled, result[optics])[used]
+        variance = np.interp(rings, known, found) * noise_unit
+        result[optics, used] = (variance * inside / (2 * size**2))[used]
     return result
 
 
