@@ -176,6 +176,7 @@ class EmClassifier:
             ring_frequencies=self._basis(self.most_rings).frequencies,
             shares=torch.full((len(harmonics),), 1 / len(harmonics)),
             ssnr=torch.ones(n_rings),
+            own_gain=torch.zeros(len(harmonics)),
             sigma_offset=_SIGMA_OFFSET,
             group_scale=torch.ones(int(source.group_numbers.max()) + 1),
             resolution=1 / (n_rings * self.spacing),
@@ -248,7 +249,10 @@ class EmClassifier:
         works: dict[str, Expectation],
         n_classes: int,
     ) -> None:
-        """Align images of noise like the particles and write who does no better."""
+        """Align images of noise like the particles and write who does no better.
+
+        Particles are compared without what they gain by being a part of their average.
+        """
         places = _sample(len(self.source), _NOISE_IMAGES, seed=state.iteration)
         noise = NoiseImages(
             self.source,
@@ -261,7 +265,9 @@ class EmClassifier:
         found = list(self._workers.map(works, self._shards(places, stage, n_classes)))
         of_noise = np.concatenate([shard.poses.log_likelihood for shard in found])
         seen = poses.seen
-        poses.junk_probability[seen] = junk_probability(poses.log_likelihood[seen], of_noise)
+        own = state.own_gain.numpy()[poses.class_index[seen] % len(state.own_gain)]
+        alone = poses.log_likelihood[seen] - own * state.poses.membership[seen]
+        poses.junk_probability[seen] = junk_probability(alone, of_noise)
 
     def _maximise(
         self, state: EmState, stage: Stage, totals: IterationSums, harmonics: Tensor
@@ -277,16 +283,18 @@ class EmClassifier:
             scales = state.group_scale
             if p.scale_correction:
                 scales = find_scales(scales, totals)
-        ssnr = state.ssnr
+        ssnr, own_gain = state.ssnr, state.own_gain
         if p.update:
             averages = self._regularised(totals.sums, basis)
             harmonics, ssnr = averages.harmonics, averages.ssnr
+            own_gain = 2 * averages.freedom / counts.clamp_min(1).float()
         return replace(
             state,
             harmonics=harmonics,
             noise=noise,
             shares=shares,
             ssnr=ssnr,
+            own_gain=own_gain,
             sigma_offset=find_sigma_offset(totals),
             group_scale=scales,
         )
@@ -416,6 +424,7 @@ class EmClassifier:
             ring_frequencies=torch.zeros(0),
             shares=torch.zeros(0),
             ssnr=torch.zeros(0),
+            own_gain=torch.zeros(0),
             sigma_offset=_SIGMA_OFFSET,
             group_scale=torch.ones(int(self.source.group_numbers.max()) + 1),
             resolution=0.0,

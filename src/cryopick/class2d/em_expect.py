@@ -423,6 +423,7 @@ def _best_poses(
         entropy=entropy.cpu().numpy(),
         norm=norm.cpu().numpy(),
         junk_probability=work.poses.junk_probability[indices],
+        membership=1 - work.poses.junk_probability[indices],
         seen=np.ones(n, bool),
     )
 

@@ -1,11 +1,14 @@
 """A junk component: which particles fit the classes no better than noise does.
 
 Every image has a best class and pose, pure noise too. How well noise does is measured: images of
-noise, with the noise spectrum of the data, are aligned like particles. The log-likelihoods L of
-the particles (best pose against no particle) are then split into two components on the scale of
-sqrt(L): one like the noise images, its share free, its mean free to rise a little as junk has had
-its part in the averages; and one above it, the particles. Where the two cannot be told apart
-nothing is called junk. Contamination that looks alike is not noise: it gets classes of its own.
+noise, with the noise spectrum of the data, are aligned like particles. A member of a class of n
+gains about 2 f / n of log-likelihood from its own part in the average, f being the degrees of
+freedom that the filter leaves the average; that is taken away from the particles first.
+
+The log-likelihoods L (best pose against no particle), as sign(L) sqrt|L|, are then split into two
+components: one like the noise images, its mean and spread free within limits; and one above it,
+the particles. Where the two cannot be told apart nothing is called junk. Contamination that looks
+alike is not noise: it gets classes of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +29,8 @@ __all__ = ["NoiseImages", "junk_probability"]
 Floats = NDArray[np.float64]
 
 _ROUNDS = 200
-_RISE = 1.0  # of the noise component's mean, in its standard deviations
+_RISE = 1.0  # most that the noise component's mean may be above that of noise, in its spreads
+_WIDEN = 1.7  # most that its spread may be above that of noise
 _LEAST_DISTANCE = 2.0  # of the means, in the noise component's standard deviations
 _LEAST_SPREAD = 1e-3
 
@@ -77,8 +81,7 @@ def junk_probability(
     numpy.ndarray
         (n,) float32, falling with the log-likelihood.
     """
-    values = np.sqrt(np.clip(np.asarray(log_likelihood, np.float64), 0, None))
-    null = np.sqrt(np.clip(np.asarray(of_noise, np.float64), 0, None))
+    values, null = _root(log_likelihood), _root(of_noise)
     nothing = np.zeros(len(values), np.float32)
     if len(null) < 10:
         return nothing
@@ -86,44 +89,65 @@ def junk_probability(
     fit = _fit(values, low, spread)
     if fit.high - fit.low < _LEAST_DISTANCE * spread:
         return nothing
-    probability = fit.share_of_noise(np.minimum(values, fit.high), spread)
+    probability = fit.share_of_noise(np.minimum(values, fit.high))
     order = np.argsort(-values, kind="stable")
     falling = np.maximum.accumulate(probability[order])
     probability[order] = np.where(values[order] >= fit.high, 0.0, falling)
     return probability.astype(np.float32)
 
 
-@dataclass(frozen=True)
+def _root(log_likelihood: Sequence[float] | NDArray[np.float32]) -> Floats:
+    values = np.asarray(log_likelihood, np.float64)
+    rooted: Floats = np.sign(values) * np.sqrt(np.abs(values))
+    return rooted
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Fit:
     weight: float  # share of noise
     low: float
+    low_spread: float
     high: float
-    spread: float  # of the particles
+    high_spread: float
 
-    def share_of_noise(self, values: Floats, noise_spread: float) -> Floats:
-        noise = self.weight * _gaussian(values, self.low, noise_spread)
-        real = (1 - self.weight) * _gaussian(values, self.high, self.spread)
+    def share_of_noise(self, values: Floats) -> Floats:
+        noise = self.weight * _gaussian(values, self.low, self.low_spread)
+        real = (1 - self.weight) * _gaussian(values, self.high, self.high_spread)
         return noise / np.maximum(noise + real, 1e-300)
 
 
-def _fit(values: Floats, low: float, noise_spread: float) -> _Fit:
-    """Expectation-maximisation of the two components, the noise's spread known."""
-    start = values[values > low + noise_spread]
-    high = float(np.median(start)) if len(start) else low + 3 * noise_spread
-    fit = _Fit(0.2, low, high, max(float(values.std()), noise_spread))
+def _fit(values: Floats, low: float, spread: float) -> _Fit:
+    """Expectation-maximisation of the two components; the lower one stays near noise."""
+    middle, upper = np.quantile(values, [0.6, 0.88])
+    fit = _Fit(
+        weight=0.2,
+        low=low,
+        low_spread=spread,
+        high=float(middle),
+        high_spread=max(float(upper - middle), spread / 2),
+    )
     for _ in range(_ROUNDS):
-        noise = fit.share_of_noise(values, noise_spread)
-        real = 1 - noise
-        mean = float((real * values).sum() / max(real.sum(), 1e-9))
-        deviation = math.sqrt(float((real * (values - mean) ** 2).sum() / max(real.sum(), 1e-9)))
-        own = float((noise * values).sum() / noise.sum()) if noise.sum() > 1 else low
+        noise = fit.share_of_noise(values)
+        own, own_spread = _moments(values, noise, fallback=(low, spread))
+        mean, deviation = _moments(values, 1 - noise, fallback=(fit.high, fit.high_spread))
         fit = _Fit(
-            float(np.clip(noise.mean(), 1e-4, 0.9)),
-            float(np.clip(own, low, low + _RISE * noise_spread)),
-            mean,
-            max(deviation, noise_spread / 2),
+            weight=float(np.clip(noise.mean(), 1e-4, 0.9)),
+            low=float(np.clip(own, low - _RISE * spread, low + _RISE * spread)),
+            low_spread=float(np.clip(own_spread, spread, _WIDEN * spread)),
+            high=mean,
+            high_spread=max(deviation, spread / 2),
         )
     return fit
+
+
+def _moments(
+    values: Floats, weight: Floats, *, fallback: tuple[float, float]
+) -> tuple[float, float]:
+    total = float(weight.sum())
+    if total < 2:
+        return fallback
+    mean = float((weight * values).sum() / total)
+    return mean, math.sqrt(float((weight * (values - mean) ** 2).sum() / total))
 
 
 def _gaussian(values: Floats, mean: float, spread: float) -> Floats:

@@ -51,6 +51,7 @@ class Poses:
     entropy: Floats  # of the posterior, nats
     norm: Floats  # residual standard deviation against the mean of all
     junk_probability: Floats
+    membership: Floats  # weight the particle has in the averages there are now
     seen: NDArray[np.bool_]  # False: not yet aligned
 
     @classmethod
@@ -68,6 +69,7 @@ class Poses:
             entropy=zero.copy(),
             norm=np.ones(n, np.float32),
             junk_probability=zero.copy(),
+            membership=zero.copy(),
             seen=np.zeros(n, bool),
         )
 
@@ -92,6 +94,7 @@ class EmState:
     ring_frequencies: Tensor  # (most rings,) 1/A
     shares: Tensor  # (K,) soft shares of the particles
     ssnr: Tensor  # (R,) of the averages
+    own_gain: Tensor  # (K,) log-likelihood noise gains in a class by being one of its members
     sigma_offset: float  # A
     group_scale: Tensor  # (groups,)
     resolution: float  # A, of the E-step just done
@@ -143,4 +146,4 @@ class EmState:
         }
 
 
-_TENSORS = {"harmonics", "noise", "ring_frequencies", "shares", "ssnr", "group_scale"}
+_TENSORS = {"harmonics", "noise", "ring_frequencies", "shares", "ssnr", "own_gain", "group_scale"}

@@ -47,6 +47,7 @@ class RegularisedAverages:
     noise: Tensor  # (K, R): noise power of the unregularised averages
     signal: Tensor  # (R,): mean power of the classes without noise
     ssnr: Tensor  # (R,): signal over the mean noise of an average
+    freedom: Tensor  # (K,): degrees of freedom that the filter leaves an average
 
 
 def mask_noise(basis: RingBasis, *, mask_diameter: float, mask_edge: float) -> Tensor:
@@ -101,13 +102,17 @@ def regularise(
     excess = power - (trust * level).sum() * noise_covariance
     diagonal = torch.diagonal(excess, dim1=1, dim2=2).real
     excess = coupling * excess + (1 - coupling) * torch.diag_embed(diagonal).to(excess.dtype)
-    filtered = _wiener(white, excess, noise_covariance, level / regularisation, level.mean())
+    filtered, freedom = _wiener(
+        white, excess, noise_covariance, level / regularisation, level.mean()
+    )
+    freedom = _over_orders(freedom, basis)
     signal = (_over_orders(diagonal, basis) * shape).clamp_min(0)
     return RegularisedAverages(
         harmonics=(filtered * amplitude).permute(1, 2, 0).to(torch.complex64),
         noise=noise,
         signal=signal,
         ssnr=signal / (shape * (trust * level).sum()),
+        freedom=freedom,
     )
 
 
@@ -127,10 +132,11 @@ def _divide(sums: RingSums, basis: RingBasis) -> tuple[Tensor, Tensor]:
 
 def _wiener(
     white: Tensor, excess: Tensor, noise: Tensor, level: Tensor, mean_level: Tensor
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Filter (B, K, R) with prior `excess` and noise `level` of each class, both (B, R, R).
 
-    In the basis where the noise is 1 and the prior diagonal, each class is filtered by a factor.
+    In the basis where the noise is 1 and the prior diagonal, each class is filtered by a factor;
+    the sum of these factors is given too, (B, K).
     """
     own = torch.diagonal(noise, dim1=1, dim2=2)
     ridge = torch.diag_embed(_RIDGE * own + 1e-9)
@@ -141,12 +147,12 @@ def _wiener(
     values = values.clamp_min(_LEAST * float(mean_level))  # (B, R)
     parts = torch.linalg.solve_triangular(root, white.mT, upper=False)  # (B, R, K)
     parts = vectors.mH @ parts
-    parts = parts * (values[..., None] / (values[..., None] + level))
-    filtered: Tensor = root @ (vectors @ parts)
-    return filtered.mT
+    factors = values[..., None] / (values[..., None] + level)
+    filtered: Tensor = root @ (vectors @ (parts * factors))
+    return filtered.mT, factors.sum(1)
 
 
 def _over_orders(diagonal: Tensor, basis: RingBasis) -> Tensor:
-    """Sum (B, R) over all orders, negative ones too."""
+    """Sum (B, ...) over all orders, negative ones too."""
     factor = torch.where(basis.orders == 0, 1.0, 2.0)
     return (diagonal * factor[:, None]).sum(0)
