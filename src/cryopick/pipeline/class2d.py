@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,8 @@ def classify_particles(
     require_devices(ComputeParameters(device=compute.device))
     _require_references(parameters, references)
     _require_folder(out, continues=continues)
+    if continues:
+        _require_more(out, parameters.iterations)
     job = Job(
         out,
         name=_NAME,
@@ -113,7 +115,7 @@ def classify_particles(
         overwrite=overwrite,
         adjustable=("iterations",) if continues else (),
     )
-    with job:
+    with _forgotten_if_not_begun(out), job:
         before = _finished(out, parameters.iterations)
         if before is not None:
             job.results += [n for n in before["files"] if n not in job.results]
@@ -122,7 +124,6 @@ def classify_particles(
         saved = read_checkpoint(out)
         if saved is None:
             remove_iterations(out)
-        state = _reopened(saved, parameters.iterations)
         with contextlib.ExitStack() as stack:
             source = open_source(
                 particles,
@@ -137,8 +138,22 @@ def classify_particles(
                 tell(sentence)
             run = ClassificationRun(source, parameters, compute, out, progress, tell)
             stack.callback(run.close)
-            values = run.go(job, state, references)
+            values = run.go(job, _reopened(saved, parameters.iterations), references)
         return ClassificationResult(values=values)
+
+
+@contextlib.contextmanager
+def _forgotten_if_not_begun(out: Path) -> Iterator[None]:
+    """Free the folder for other parameters if a new run fails before it has found anything."""
+    is_new = not (out / "job.json").exists()
+    try:
+        yield
+    except ProjectError:  # the folder is somebody else's
+        raise
+    except BaseException:
+        if is_new and not (out / CHECKPOINT).exists():
+            (out / "job.json").unlink(missing_ok=True)
+        raise
 
 
 def _require_references(parameters: ClassificationParameters, references: Path | None) -> None:
@@ -203,21 +218,24 @@ def _finished(out: Path, iterations: int) -> dict[str, Any] | None:
     return values if is_whole and values.get("n_iterations") == iterations else None
 
 
-def _reopened(saved: Saved | None, iterations: int) -> EmState | None:
-    """State to go on from; one that had ended goes on if other iterations are asked for."""
-    if saved is None:
-        return None
-    state = saved.state
-    if state.iteration > iterations:
+def _require_more(out: Path, iterations: int) -> None:
+    """Refuse to continue to fewer iterations than are done."""
+    saved = read_checkpoint(out)
+    if saved is not None and saved.state.iteration > iterations:
         raise ParameterError(
             "iterations",
-            must=f"be at least {state.iteration}, which are done",
+            must=f"be at least {saved.state.iteration}, which are done",
             got=iterations,
             remedy="Raise --iterations",
         )
-    if saved.n_iterations == iterations:
-        return state
-    return replace(state, is_finished=state.iteration == iterations, settled=0)
+
+
+def _reopened(saved: Saved | None, iterations: int) -> EmState | None:
+    """State to go on from; one that had ended goes on if other iterations are asked for."""
+    if saved is None or saved.n_iterations == iterations:
+        return saved.state if saved else None
+    state = saved.state
+    return replace(state, is_finished=state.iteration == iterations, fine_from=None)
 
 
 def _warnings(source: ParticleSource, parameters: ClassificationParameters) -> list[str]:

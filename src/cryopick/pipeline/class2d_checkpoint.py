@@ -39,9 +39,9 @@ def read_checkpoint(folder: Path) -> Saved | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
             return Saved(EmState.from_arrays(dict(arrays)), int(arrays[_PLANNED]))
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (AttributeError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise FormatError(
             str(path),
             must="be a checkpoint of this version of cryopick",

@@ -206,7 +206,6 @@ class ClassificationRun:
     def _write(self, state: EmState) -> dict[str, Any]:
         """Make the averages of a state and write its files; returns what is known of it."""
         parameters, mask_diameter = self._parameters, self._classifier.mask_diameter
-        geometry = self._classifier.geometry
         final = make_averages(
             self._source,
             state,
@@ -226,7 +225,7 @@ class ClassificationRun:
             final,
             parameters,
             mask_diameter=mask_diameter,
-            noise_unit=geometry.cut_size**2 / geometry.working_size**4,
+            noise_unit=float(self._classifier.geometry.cut_size) ** 2,
             prefix=iteration_prefix(self._out, state.iteration),
         )
         write_iteration(self._out, tables, final, command=" ".join(sys.argv))

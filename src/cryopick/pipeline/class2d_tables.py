@@ -62,9 +62,7 @@ def to_classification(
         Of the files that will be written.
     """
     size, pixel_size = source.box_size, source.pixel_size
-    noise = noise_spectra(
-        source, state, final, mask_diameter=mask_diameter, noise_unit=noise_unit
-    )
+    noise = noise_spectra(source, state, final, mask_diameter=mask_diameter, noise_unit=noise_unit)
     counts = np.bincount(source.optics_numbers, minlength=len(noise)).astype(float)
     sigma2 = torch.from_numpy(np.average(noise, axis=0, weights=counts))
     shares = _padded(state.shares.double().cpu().numpy(), len(final.averages.images))
@@ -154,7 +152,7 @@ def _class_table(
     entropy = np.bincount(member, poses.entropy[poses.seen].astype(float), minlength=count)
     averages = final.averages
     kept = averages.completeness.cpu().numpy()
-    rotation, translation = (np.array(a.cpu(), float) for a in accuracy)
+    rotation, translation = (a.cpu().double().numpy().copy() for a in accuracy)
     for values in (rotation, translation):
         values[(values == UNKNOWN) | (hard == 0)] = np.nan
     return pd.DataFrame(
