@@ -64,15 +64,15 @@ def one_by_one(particles, **options):
     return torch.cat(ctfs)
 
 
-@pytest.mark.parametrize("until_first_peak", [False, True])
-def test_a_batch_of_several_microscopes_gets_the_ctf_of_each(three_lenses, until_first_peak):
+@pytest.mark.parametrize("ignore_until_first_peak", [False, True])
+def test_a_batch_of_several_microscopes_gets_the_ctf_of_each(three_lenses, ignore_until_first_peak):
     optics = ParticleOptics(three_lenses, require_ctf=True)
-    truth = one_by_one(three_lenses, until_first_peak=until_first_peak)
+    truth = one_by_one(three_lenses, ignore_until_first_peak=ignore_until_first_peak)
 
     for indices in ([0, 1, 2, 3, 4, 5, 6, 7, 8], [8, 0, 0, 4], [1]):
         indices = np.array(indices)
         found = optics.ctf_of(
-            indices, SHAPE, until_first_peak=until_first_peak, dtype=torch.float64
+            indices, SHAPE, ignore_until_first_peak=ignore_until_first_peak, dtype=torch.float64
         )
         torch.testing.assert_close(found, truth[indices], rtol=1e-12, atol=1e-12)
     assert optics.ctf_of(np.zeros(0, np.int64), SHAPE).shape == (0, 12, 7)

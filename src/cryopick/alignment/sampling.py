@@ -62,6 +62,29 @@ class RingSampler:
         imaginary = self.sines @ (one - other).T
         return real.view(shape), imaginary.view(shape)
 
+    def to_images(self, half_rings: Tensor) -> Tensor:
+        """Sum rings into images: the transform backwards, inside the mask.
+
+        Parameters
+        ----------
+        half_rings
+            (k, R, H) complex.
+
+        Returns
+        -------
+        Tensor
+            (k, size, size) float32.
+        """
+        k, pixels = len(half_rings), self.size**2
+        weighted = half_rings * (self.basis.weights[:, None] * (2 / self.basis.n_angles))
+        rows = weighted.permute(0, 2, 1).reshape(k, -1)
+        even, odd = (rows.real @ self.cosines) * pixels, (rows.imag @ self.sines) * pixels
+        images = torch.zeros(k, pixels, device=half_rings.device)
+        images[:, self.first] = even + odd
+        images[:, self.second] = even - odd
+        images[:, (self.size // 2) * (self.size + 1)] = rows.real.sum(1)
+        return images.view(k, self.size, self.size)
+
 
 def make_ring_sampler(
     basis: RingBasis, *, size: int, pixel_size: float, mask_diameter: float, mask_edge: float

@@ -33,6 +33,7 @@ from cryopick.class2d.em_images import Geometry, WorkingImages, plan_geometry
 from cryopick.class2d.em_junk import NoiseImages, junk_probability
 from cryopick.class2d.em_maximise import (
     IterationSums,
+    centre_classes,
     find_scales,
     find_sigma_offset,
     merge_shards,
@@ -217,6 +218,12 @@ class EmClassifier:
         if stage.finds_junk:
             self._find_junk(poses, state, stage, works, len(harmonics))
         changes = _changes(state.poses, poses, indices)
+        p = self.parameters
+        if p.center_classes and p.update and p.align and not stage.is_fine and p.offset_range > 0:
+            moved = centre_classes(
+                fresh.harmonics, poses, self._sampler(stage.n_rings), most=p.offset_range
+            )
+            fresh = replace(fresh, harmonics=moved)
         iteration = state.iteration + 1
         has_all = len(harmonics) == len(state.shares) == self._final_count(state)
         fine_from = state.fine_from
@@ -266,7 +273,7 @@ class EmClassifier:
         of_noise = np.concatenate([shard.poses.log_likelihood for shard in found])
         seen = poses.seen
         own = state.own_gain.numpy()[poses.class_index[seen] % len(state.own_gain)]
-        alone = poses.log_likelihood[seen] - own * state.poses.membership[seen]
+        alone = (poses.log_likelihood[seen] - own * state.poses.membership[seen]).astype(np.float32)
         poses.junk_probability[seen] = junk_probability(alone, of_noise)
 
     def _maximise(

@@ -355,7 +355,7 @@ def _add_residual(
     inverse = (basis.weights / work.noise.to(device)[optics]).T
     if work.corrects_norm:
         inverse = inverse / torch.from_numpy(work.poses.norm[indices]).to(device) ** 2
-    explained = (2 * cross - norm) / inverse
+    explained = (2 * cross - norm) / inverse * weighted.ctf_power
     for total, values in (
         (totals.image_power, weighted.image_power),
         (totals.explained, explained),
@@ -405,7 +405,8 @@ def _best_poses(
     degrees = torch.rad2deg(psi)
     entropy = -(flat * flat.clamp_min(1e-30).log()).sum(1)
     chi_square = (weighted.image_power * _inverse_noise(work, indices)).sum(0)
-    expected = work.basis.weights.sum() * work.sampler.share
+    weights = work.basis.weights[:, None]
+    expected = (weights * weighted.ctf_power).sum(0) * work.sampler.share
     norm = torch.sqrt((chi_square - likelihood.clamp_min(0) * work.sampler.share) / expected)
     norm = norm.nan_to_num(1.0).clamp(1 / _NORM_RANGE, _NORM_RANGE)
     return Poses(

@@ -10,10 +10,20 @@ import torch
 from torch import Tensor
 
 from cryopick.alignment.rings import RingBasis
+from cryopick.alignment.sampling import RingSampler
 from cryopick.alignment.sums import RingSums
+from cryopick.class2d.centring import centre_of_mass_shift, compose_shift
 from cryopick.class2d.em_expect import ShardResult
+from cryopick.class2d.em_state import Poses
 
-__all__ = ["IterationSums", "find_scales", "find_sigma_offset", "merge_shards", "update_noise"]
+__all__ = [
+    "IterationSums",
+    "centre_classes",
+    "find_scales",
+    "find_sigma_offset",
+    "merge_shards",
+    "update_noise",
+]
 
 _LEAST_SIGMA_OFFSET = 2.0  # A
 _SCALE_RANGE = 5.0  # a group's contrast stays within this factor of the median
@@ -94,6 +104,47 @@ def update_noise(noise: Tensor, totals: IterationSums, basis: RingBasis, *, shar
     fresh = torch.maximum(per_image, 0.1 * image_power).to(noise.dtype)
     updated[:, : basis.n_rings] = torch.where(counts > 0, fresh, old)
     return updated
+
+
+def centre_classes(harmonics: Tensor, poses: Poses, sampler: RingSampler, *, most: float) -> Tensor:
+    """Bring the centre of mass of each average to the centre, and its members with it.
+
+    Parameters
+    ----------
+    harmonics
+        (K, R, B) complex.
+    poses
+        Of all particles; their shifts are changed in place.
+    sampler
+        Of the working images.
+    most
+        Longest shift, A.
+
+    Returns
+    -------
+    Tensor
+        The averages moved.
+    """
+    basis, pixel = sampler.basis, sampler.pixel_size
+    rings = basis.to_half_rings(harmonics)
+    found = centre_of_mass_shift(sampler.to_images(rings), max_shift=most / pixel)
+    shift = torch.stack(found, dim=1) * pixel  # (K, 2) A
+    kx = torch.cos(basis.angles) * basis.frequencies[:, None]
+    ky = torch.sin(basis.angles) * basis.frequencies[:, None]
+    phase = -2 * math.pi * (kx * shift[:, 0, None, None] + ky * shift[:, 1, None, None])
+    moved = basis.to_harmonics(rings * torch.polar(torch.ones_like(phase), phase))
+    seen = torch.from_numpy(poses.seen)
+    own = shift[torch.from_numpy(poses.class_index).long() % len(shift)]
+    x, y = compose_shift(
+        torch.from_numpy(poses.psi),
+        torch.from_numpy(poses.shift_x),
+        torch.from_numpy(poses.shift_y),
+        class_shift_x=own[:, 0],
+        class_shift_y=own[:, 1],
+    )
+    poses.shift_x[:] = torch.where(seen, x, torch.from_numpy(poses.shift_x)).numpy()
+    poses.shift_y[:] = torch.where(seen, y, torch.from_numpy(poses.shift_y)).numpy()
+    return moved
 
 
 def find_sigma_offset(totals: IterationSums) -> float:

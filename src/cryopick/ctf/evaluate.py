@@ -43,6 +43,7 @@ def evaluate_ctf(
     dtype: torch.dtype = torch.float32,
     half: bool = True,
     until_first_peak: bool = False,
+    ignore_until_first_peak: bool = False,
 ) -> Tensor:
     """Evaluate the CTF of some images at the samples of their Fourier transforms.
 
@@ -74,6 +75,8 @@ def evaluate_ctf(
         Whether to leave out the redundant half, as ``torch.fft.rfft2`` does.
     until_first_peak
         Whether to put 1 where the phase gamma is beyond the first peak, pi / 2.
+    ignore_until_first_peak
+        Whether to put 1 where gamma is below that of the first peak.
 
     Returns
     -------
@@ -118,7 +121,10 @@ def evaluate_ctf(
     defocus_k2 = xx * (fx * fx) + yy * (fy * fy) + 2 * xy * (fx * fy)
     gamma = _gamma(defocus_k2, k2, voltage, spherical_aberration, amplitude_contrast, phase)
     ctf = _with_envelope(gamma, k2, b, factor)
-    return torch.where(gamma.abs() < math.pi / 2, ctf, 1.0) if until_first_peak else ctf
+    is_before = gamma.abs() < math.pi / 2
+    if ignore_until_first_peak:
+        ctf = torch.where(is_before, 1.0, ctf)
+    return torch.where(is_before, ctf, 1.0) if until_first_peak else ctf
 
 
 def evaluate_ctf_profile(

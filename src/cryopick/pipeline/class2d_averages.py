@@ -204,7 +204,7 @@ class _Adder:
                 (size, size),
                 pixel_size=source.pixel_size,
                 defocus_angle=angle + turn,
-                until_first_peak=self._parameters.ctf == "first-peak",
+                ignore_until_first_peak=self._parameters.ctf == "first-peak",
                 device=self.device,
                 **lens,  # type: ignore[arg-type]
             )

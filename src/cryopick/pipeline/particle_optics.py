@@ -166,7 +166,7 @@ class ParticleOptics:
         shape: tuple[int, int],
         *,
         pixel_size: float | None = None,
-        until_first_peak: bool = False,
+        ignore_until_first_peak: bool = False,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
@@ -180,7 +180,7 @@ class ParticleOptics:
             (y, x) of the images, px.
         pixel_size
             A/px; that of the table where it is left out. Give both for shrunk images.
-        until_first_peak
+        ignore_until_first_peak
             Whether to put 1 below the first peak.
         device, dtype
             Of the result.
@@ -202,7 +202,7 @@ class ParticleOptics:
             ctf = evaluate_ctf(
                 shape,
                 pixel_size=pixel_size or self.pixel_size,
-                until_first_peak=until_first_peak,
+                ignore_until_first_peak=ignore_until_first_peak,
                 device=device,
                 dtype=dtype,
                 **self.lens_of(group, indices[rows]),  # type: ignore[arg-type]
