@@ -95,7 +95,10 @@ def _lines(result: dict[str, Any], plot: Path | None) -> list[str]:
 @evaluate_app.command("classes")
 def evaluate_classes_command(
     particles: Annotated[
-        Path, typer.Argument(help="STAR file of particles with classes, psi and offsets.")
+        Path,
+        typer.Argument(
+            help="STAR file of particles with classes, psi and offsets, or the folder of a run."
+        ),
     ],
     *,
     truth: Annotated[

@@ -166,7 +166,7 @@ def _class_table(
             "estimated_resolution": averages.estimated_resolution.cpu().numpy(),
             "completeness": kept.mean(axis=1),
             "particle_count": hard,
-            "soft_count": shares * len(member),
+            "soft_count": shares * float((1 - poses.junk_probability[poses.seen]).sum()),
             "entropy": entropy / np.maximum(hard, 1),
         }
     )

@@ -20,6 +20,7 @@ from cryopick.io.mrc import read_mrc
 from cryopick.simulation.orientations import point_group
 from cryopick.tables.model import require_columns
 from cryopick.tables.relion import read_particles
+from cryopick.tables.relion_class2d import find_classification
 
 __all__ = ["ClassFileEvaluation", "evaluate_class_files", "read_class_truth"]
 
@@ -56,8 +57,9 @@ def evaluate_class_files(
     Parameters
     ----------
     particles
-        STAR file with classes, psi and offsets, such as ``run_it025_data.star``; its images
-        are those of the simulated stack, told by their number.
+        STAR file with classes, psi and offsets, such as ``run_it025_data.star``, or the folder of
+        a run, of which the last iteration is taken; its images are those of the simulated stack,
+        told by their number.
     truth
         Folder with ``truth.npz`` and ``clean.npy``, and ``truth.star`` where there is one.
     n_classes
@@ -81,6 +83,7 @@ def evaluate_class_files(
         If the averages have another box.
     """
     known = read_class_truth(truth, symmetry=symmetry)
+    particles = find_classification(particles).data if particles.is_dir() else particles
     rows = read_particles(particles).rows
     require_columns(rows, _COLUMNS, table=str(particles))
     if not len(rows):
