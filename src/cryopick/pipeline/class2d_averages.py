@@ -82,14 +82,16 @@ def make_averages(
     n_classes
         Those that the state has not are empty.
     devices, threads
-        The sums are kept on the first device; on the CPU each thread has sums of its own, added
-        up in order, so the number of threads changes results by rounding in double precision.
+        The sums are kept on the first device if it is a CUDA one. On the CPU each thread has sums
+        of its own, added up in order: the number of threads changes results by rounding in double
+        precision.
     batch_size
         Images added at once.
     progress
         Called with images done and in all.
     """
-    adder = _Adder(source, state, parameters, mask_diameter, torch.device(devices[0]))
+    device = torch.device(devices[0] if devices[0].startswith("cuda") else "cpu")
+    adder = _Adder(source, state, parameters, mask_diameter, device)
     batches = list(_batches(source, batch_size))
     count = 1 if adder.device.type != "cpu" else max(1, min(threads, len(batches)))
     shards = [s for s in np.array_split(np.arange(len(batches)), count) if len(s)]
@@ -164,7 +166,7 @@ class _Adder:
         weight = 1 - poses.junk_probability[i]
         if self._parameters.norm_correction:
             weight = weight / poses.norm[i] ** 2
-        scale = self._put(self._state.group_scale.numpy()[source.group_numbers[i]])
+        scale = self._put(self._state.group_scale.cpu().numpy()[source.group_numbers[i]])
         ctf = self._ctf_of(batch, scale)
         member = np.where(poses.seen[i], poses.class_index[i], -1).astype(np.int64)
         sums.add(

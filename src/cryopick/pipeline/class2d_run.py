@@ -36,6 +36,8 @@ __all__ = ["RESULT", "ClassificationProgress", "ClassificationRun", "Report", "T
 
 RESULT = "result.json"
 _TABLE_BYTES = 2000  # of a row: columns in memory, twice
+_SUMS_SHARE, _SUMS_BESIDE = 0.25, 2  # of the memory; finished averages, in sizes of the sums
+_BATCH_PIXELS = 1 << 19
 _KEPT_SHARE = 0.8  # of the memory that is left may go to images kept ready
 _TOLD = {
     "class_number": "number",
@@ -104,7 +106,7 @@ class ClassificationRun:
             self._classifier.close()
             self._classifier = self._make_classifier(wanted)
             plan = replace(plan, parts={**plan.parts, "images kept ready": float(wanted)})
-        self._batch_size = plan.batch_size
+        self._batch_size, self._limit = plan.batch_size, plan.limit
         tell(str(plan))
 
     def close(self) -> None:
@@ -161,19 +163,25 @@ class ClassificationRun:
         )
 
     def _plan(self) -> MemoryPlan:
-        source, threads = self._source, self._compute.n_threads
-        sums = sums_bytes(source.box_size, self._parameters.classes)
+        source, limit = self._source, memory_limit(self._compute.memory)
+        box, threads = source.box_size, self._averaging_threads(limit)
+        sums = sums_bytes(box, self._parameters.classes)
         return plan_memory(
-            bytes_per_image=threads * average_bytes(source.box_size),
+            bytes_per_image=threads * average_bytes(box),
             fixed={
                 "tables": float(_TABLE_BYTES * len(source.images)),
                 "alignment": float(self._classifier.fixed_bytes),
-                "averages": float(sums * (threads + 2)),
+                "averages": float(sums * (threads + _SUMS_BESIDE)),
             },
-            limit=memory_limit(self._compute.memory),
-            minimum=8,
-            maximum=128,
+            limit=limit,
+            minimum=1,
+            maximum=min(max(_BATCH_PIXELS // box**2, 16), 128),
         )
+
+    def _averaging_threads(self, limit: float) -> int:
+        """Threads that can have sums of their own in a part of the memory."""
+        sums = sums_bytes(self._source.box_size, self._parameters.classes)
+        return max(1, min(self._compute.n_threads, int(_SUMS_SHARE * limit / sums)))
 
     def _references(self, path: Path | None) -> Tensor | None:
         if path is None:
@@ -213,7 +221,7 @@ class ClassificationRun:
             mask_diameter=mask_diameter,
             n_classes=parameters.classes,
             devices=self._compute.devices,
-            threads=self._compute.n_threads,
+            threads=self._averaging_threads(self._limit),
             batch_size=self._batch_size,
             progress=lambda done, total: self._progress(
                 ClassificationProgress(step="Averaging", done=done, total=total)
