@@ -43,7 +43,7 @@ def refine_poses(
     sigma_offset: float,
     largest_turn: float,
     largest_shift: float,
-    n_steps: int = 3,
+    n_steps: int = 2,
 ) -> RefinedPoses:
     """Climb to the nearest maximum of the likelihood, staying near the start.
 

@@ -18,6 +18,9 @@ from cryopick.alignment.search import Tile, Workspace
 __all__ = ["PosedImages", "RingSums", "add_posed", "turn_phases"]
 
 
+_LEAST_SHARE = 1e-3  # of an image's posterior, for a class and shift to count
+
+
 @dataclass(frozen=True, kw_only=True)
 class PosedImages:
     """Images of a tile at classes and shifts, each with its posterior over rotations."""
@@ -31,7 +34,7 @@ class PosedImages:
     def from_posterior(
         cls, posterior: Tensor, class_index: Tensor, shift_index: Tensor, turns: Tensor
     ) -> PosedImages:
-        """Take all pairs of class and shift with all their rotations.
+        """Take the pairs of class and shift that count, with all their rotations.
 
         Parameters
         ----------
@@ -42,13 +45,13 @@ class PosedImages:
         turns
             (n_psi, B) complex64 of `turn_phases`.
         """
-        n, pairs, _ = posterior.shape
-        flat = posterior.flatten(0, 1)
+        image, pair = (posterior.sum(2) > _LEAST_SHARE).nonzero(as_tuple=True)
+        flat = posterior[image, pair]
         real, imaginary = flat @ turns.real, flat @ turns.imag
         return cls(
-            image=torch.arange(n, device=flat.device).repeat_interleave(pairs),
-            class_index=class_index.flatten(),
-            shift_index=shift_index.flatten(),
+            image=image,
+            class_index=class_index[image, pair],
+            shift_index=shift_index[image, pair],
             turns=torch.complex(real, imaginary).T,
         )
 

@@ -64,7 +64,7 @@ _COUPLING = 0.5  # see `ring_prior`
 _SIGNAL = 0.2  # least ssnr of a ring that counts as signal
 _RINGS_BEYOND = 3  # rings used beyond the last with signal
 _LEAST_RINGS = 14
-_POWER_SAMPLE = 2000  # images the first noise spectrum is measured on
+_POWER_SAMPLE = 500  # images the first noise spectrum is measured on
 _FEWEST_IMAGES = 20  # an optics group with fewer takes the noise of all
 _PER_SEED = 100  # images in an average a run begins with
 _SETTLED = (0.05, 2.0, 2.0)  # changes of class (share), rotation (deg), shift (A): refine now
@@ -382,7 +382,7 @@ class EmClassifier:
     def _random_averages(self, n_rings: int, noise: Tensor) -> Tensor:
         """Averages of random particles at random rotations: what a cold run begins with."""
         n_classes = class_count(0, self.parameters)
-        most = max(_PER_SEED * n_classes, _POWER_SAMPLE)
+        most = max(_PER_SEED * n_classes, 2 * _POWER_SAMPLE)
         indices = _sample(len(self.source), most, seed=self.parameters.seed + 1)
         state = self._blank_state(noise)
         sums, *_ = self._sum_fixed(state, indices, n_rings, n_classes=n_classes)

@@ -5,9 +5,9 @@ noise, with the noise spectrum of the data, are aligned like particles. A member
 gains about 2 f / n of log-likelihood from its own part in the average, f being the degrees of
 freedom that the filter leaves the average; that is taken away from the particles first.
 
-The log-likelihoods L (best pose against no particle), as sign(L) sqrt|L|, are then split into two
-components: one like the noise images, its mean and spread free within limits; and one above it,
-the particles. Where the two cannot be told apart nothing is called junk. Contamination that looks
+The log-likelihoods L (best pose against no particle) are then split into two components on the
+scale asinh(L / 4), on which particles are about normal: one like the noise images, its mean and
+spread free within limits; and one above it, the particles. Where the two cannot be told apart nothing is called junk. Contamination that looks
 alike is not noise: it gets classes of its own.
 """
 
@@ -29,9 +29,10 @@ __all__ = ["NoiseImages", "junk_probability"]
 Floats = NDArray[np.float64]
 
 _ROUNDS = 200
+_LINEAR = 4.0  # log-likelihoods below this are counted linearly, above it by their logarithm
 _RISE = 1.0  # most that the noise component's mean may be above that of noise, in its spreads
 _WIDEN = 1.7  # most that its spread may be above that of noise
-_LEAST_DISTANCE = 2.0  # of the means, in the noise component's standard deviations
+_LEAST_DISTANCE = 3.0  # of the means, in the noise component's standard deviations
 _LEAST_SPREAD = 1e-3
 
 
@@ -81,7 +82,7 @@ def junk_probability(
     numpy.ndarray
         (n,) float32, falling with the log-likelihood.
     """
-    values, null = _root(log_likelihood), _root(of_noise)
+    values, null = _scaled(log_likelihood), _scaled(of_noise)
     nothing = np.zeros(len(values), np.float32)
     if len(null) < 10:
         return nothing
@@ -96,10 +97,10 @@ def junk_probability(
     return probability.astype(np.float32)
 
 
-def _root(log_likelihood: Sequence[float] | NDArray[np.float32]) -> Floats:
+def _scaled(log_likelihood: Sequence[float] | NDArray[np.float32]) -> Floats:
     values = np.asarray(log_likelihood, np.float64)
-    rooted: Floats = np.sign(values) * np.sqrt(np.abs(values))
-    return rooted
+    scaled: Floats = np.arcsinh(values / _LINEAR)
+    return scaled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +133,7 @@ def _fit(values: Floats, low: float, spread: float) -> _Fit:
         mean, deviation = _moments(values, 1 - noise, fallback=(fit.high, fit.high_spread))
         fit = _Fit(
             weight=float(np.clip(noise.mean(), 1e-4, 0.9)),
-            low=float(np.clip(own, low - _RISE * spread, low + _RISE * spread)),
+            low=float(np.clip(own, low, low + _RISE * spread)),
             low_spread=float(np.clip(own_spread, spread, _WIDEN * spread)),
             high=mean,
             high_spread=max(deviation, spread / 2),

@@ -76,7 +76,7 @@ def stage_of(
         offset_step=step,
         is_hard=iteration < _HARD and not has_references,
         is_fine=is_fine,
-        finds_junk=parameters.junk and (is_fine or iteration >= coarse + middle),
+        finds_junk=parameters.junk and is_fine,
         subset=n_particles
         if is_fine or not parameters.batches
         else _subset_size(iteration, total - fine, parameters.classes, n_particles),
