@@ -106,7 +106,7 @@ def _reporter(
         if not now.n_iterations:
             report(now.step, share, "")
             return
-        notes = [f"iteration {now.iteration + 1} of {now.n_iterations}"]
+        notes = [f"{now.iteration + 1}/{now.n_iterations}"]
         if now.resolution is not None and now.changed_class is not None:
             notes += [f"{now.resolution:.1f} A", f"{now.changed_class:.0%} changed class"]
         report(now.step, (now.iteration + share) / now.n_iterations, ", ".join(notes))
