@@ -280,6 +280,18 @@ def test_poses_of_the_table_are_kept_without_alignment(run, particles, tmp_path)
         np.testing.assert_allclose(kept[column], given.rows[column], atol=1e-3)
 
 
+def test_classes_are_found_at_the_poses_of_the_table(particles, tmp_path):
+    rows = particles.rows.assign(psi=particles.rows["rlnTruePsi"], shift_x=0.0, shift_y=0.0)
+
+    result = classify(
+        dataclasses.replace(particles, rows=rows), tmp_path / "em", align=False, iterations=10
+    )
+
+    found = read_particles(Path(result.values["particles"])).rows
+    np.testing.assert_allclose(found["psi"], rows["psi"], atol=1e-3)
+    assert purity(found) > 0.9
+
+
 def test_images_of_no_use_are_left_out_and_told(particles, tmp_path):
     broken = make_particles(tmp_path)
     stack = tmp_path / "stack.mrcs"

@@ -46,7 +46,7 @@ def refusal(particles: Particles, kind: type[CryopickError] = CryopickError, **c
         ({"mask_diameter": 200.0}, "mask_diameter must fit in the box of 192 A; got 200 A"),
         ({"resolution_limit": 8.0}, "resolution_limit must be at least twice the pixel size"),
         ({"update": False}, "--no-update must come with averages to assign particles to"),
-        ({"align": False}, "--no-align must come with averages to compare particles with"),
+        ({"align": False}, "must have a column for psi"),
         ({"memory": 0.1}, "memory must be at least"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

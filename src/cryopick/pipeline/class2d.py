@@ -164,13 +164,6 @@ def _require_references(parameters: ClassificationParameters, references: Path |
             got="no --references",
             remedy="Add --references",
         )
-    if references is None and not parameters.align:
-        raise ParameterError(
-            "--no-align",
-            must="come with averages to compare particles with",
-            got="no --references",
-            remedy="Add --references",
-        )
 
 
 def _require_folder(out: Path, *, continues: bool) -> None:
