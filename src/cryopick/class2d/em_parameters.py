@@ -25,9 +25,11 @@ class ClassificationParameters(Parameters):
         minimum=1, maximum=999,
     )  # fmt: skip
     regularisation: float = option(
-        2.0, help="Weight T of the data against the prior of the averages; less is smoother.",
+        1.0,
+        help="Weight T of the data against the prior of the averages; less is smoother. The "
+        "prior is not RELION's: 1 here is about as smooth as 2 there.",
         above=0,
-    )  # fmt: skip
+    )
     resolution_limit: float | None = option(
         None, help="Finest detail used in alignment; as the data allow, to 8 A, if not given.",
         unit="A", above=0,
