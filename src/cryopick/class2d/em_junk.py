@@ -7,8 +7,8 @@ freedom that the filter leaves the average; that is taken away from the particle
 
 The log-likelihoods L (best pose against no particle) are then split into two components on the
 scale asinh(L / 4), on which particles are about normal: one like the noise images, its mean and
-spread free within limits; and one above it, the particles. Where the two cannot be told apart nothing is called junk. Contamination that looks
-alike is not noise: it gets classes of its own.
+spread free within limits; and one above it, the particles. Where the two cannot be told apart
+nothing is called junk. Contamination that looks alike is not noise: it gets classes of its own.
 """
 
 from __future__ import annotations

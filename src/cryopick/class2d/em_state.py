@@ -76,6 +76,12 @@ class Poses:
     def __len__(self) -> int:
         return len(self.psi)
 
+    @property
+    def is_member(self) -> NDArray[np.bool_]:
+        """Whether a particle belongs to its class: it has been aligned, and is no junk."""
+        members: NDArray[np.bool_] = self.seen & (self.junk_probability <= 0.5)
+        return members
+
     def copy(self) -> Poses:
         """Copy every column."""
         return Poses(**{f.name: getattr(self, f.name).copy() for f in fields(self)})

@@ -22,9 +22,10 @@ from cryopick.ctf.evaluate import evaluate_ctf
 from cryopick.pipeline.class2d_source import ParticleSource
 from cryopick.pipeline.job import ProgressCallback
 
-__all__ = ["MASK_EDGE", "FinalAverages", "average_bytes", "make_averages", "sums_bytes"]
+__all__ = ["MASK_EDGE", "RELION_T", "FinalAverages", "average_bytes", "make_averages", "sums_bytes"]
 
 MASK_EDGE = 5.0  # px
+RELION_T = 2.0  # RELION's T where ours is 1
 _SPECTRUM_IMAGES = 1000  # of each optics group, as many as RELION takes
 _LEAST_BACKGROUND = 0.05  # of the pixels outside the mask, to take the background from
 _COPIES = 40  # of an image, while it is added: transforms, its CTF and the knots of its spline
@@ -120,7 +121,7 @@ def make_averages(
         pixel_size=source.pixel_size,
         mask_diameter=mask_diameter,
         mask_edge=MASK_EDGE,
-        tau2_fudge=parameters.regularisation,
+        tau2_fudge=RELION_T * parameters.regularisation,
     )
     return FinalAverages(
         averages=averages,
@@ -168,7 +169,7 @@ class _Adder:
             weight = weight / poses.norm[i] ** 2
         scale = self._put(self._state.group_scale.cpu().numpy()[source.group_numbers[i]])
         ctf = self._ctf_of(batch, scale)
-        member = np.where(poses.seen[i], poses.class_index[i], -1).astype(np.int64)
+        member = np.where(poses.is_member[i], poses.class_index[i], -1).astype(np.int64)
         sums.add(
             images if ctf is None or not source.is_premultiplied[batch.optics]
             else images * scale[:, None, None],

@@ -16,7 +16,7 @@ from cryopick.class2d.accuracy import UNKNOWN, PoseAccuracy, estimate_accuracy
 from cryopick.class2d.averages import soft_circle
 from cryopick.class2d.em_parameters import ClassificationParameters
 from cryopick.class2d.em_state import EmState, Poses
-from cryopick.pipeline.class2d_averages import MASK_EDGE, FinalAverages
+from cryopick.pipeline.class2d_averages import MASK_EDGE, RELION_T, FinalAverages
 from cryopick.pipeline.class2d_source import ParticleSource
 from cryopick.tables.classification import (
     Classification,
@@ -147,9 +147,9 @@ def _class_table(
     prefix: Path,
 ) -> pd.DataFrame:  # fmt: skip
     count = len(shares)
-    member = poses.class_index[poses.seen]
+    member = poses.class_index[poses.is_member]
     hard = np.bincount(member, minlength=count)
-    entropy = np.bincount(member, poses.entropy[poses.seen].astype(float), minlength=count)
+    entropy = np.bincount(member, poses.entropy[poses.is_member].astype(float), minlength=count)
     averages = final.averages
     kept = averages.completeness.cpu().numpy()
     rotation, translation = (a.cpu().double().numpy().copy() for a in accuracy)
@@ -214,7 +214,7 @@ def _particle_rows(
         "psi": poses.psi,
         "shift_x": poses.shift_x,
         "shift_y": poses.shift_y,
-        "class_number": np.where(poses.seen, poses.class_index + 1, 0),
+        "class_number": np.where(poses.is_member, poses.class_index + 1, 0),
         "norm_correction": poses.norm,
         "log_likelihood": poses.log_likelihood,
         "max_probability": poses.max_probability,
@@ -242,7 +242,7 @@ def _model_values(
         pixel_size=source.pixel_size,
         current_resolution=state.resolution,
         current_size=min(source.box_size, 2 * math.ceil(box / state.resolution)),
-        tau2_fudge=parameters.regularisation,
+        tau2_fudge=RELION_T * parameters.regularisation,
         sigma_offset=state.sigma_offset,
         average_norm_correction=float(poses.norm[poses.seen].mean()),
         log_likelihood=float(poses.log_likelihood[poses.seen].astype(float).sum()),
