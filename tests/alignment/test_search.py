@@ -220,7 +220,8 @@ def test_sums_of_turned_images_give_the_image_back() -> None:
     add_posed(sums, tile, posed, basis, workspace)
     expected = references_of(image).harmonics[0]
     mean = sums.numerator[1, :, 0].real / sums.denominator[1, :, 0].real
-    assert float(sums.counts[1]) == 6 and float(sums.numerator[0].abs().max()) == 0
+    assert float(sums.counts[1]) == 6
+    assert float(sums.numerator[0].abs().max()) == 0
     rings_expected = basis.to_half_rings(expected)
     numerator = basis.to_half_rings(sums.numerator[1].to(torch.complex64))
     orders = basis.orders.new_tensor([0, 2, 4])

@@ -49,7 +49,9 @@ def test_units_of_pixels_reach_the_screen():
     assert "Side of the box cut from the micrograph. [px]" in " ".join(result.output.split())
 
 
-@pytest.mark.parametrize("path", [(), ("run",), ("pick", "log"), ("class2d", "em"), ("simulate",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "path", [(), ("run",), ("pick", "log"), ("class2d", "em"), ("simulate",)], ids=" ".join
+)
 def test_help_loads_no_heavy_library(path):
     program = (
         "import sys\n"
