@@ -36,6 +36,8 @@ from cryopick.ctf.rings import evaluate_ctf_rings
 __all__ = ["Expectation", "ShardResult", "expect_shard", "sum_fixed"]
 
 _LEAST_PROBABILITY = 1e-3  # of the best pose, to count as significant
+_BLOCK_TILES = 8  # made ready at once
+_HOT = 16.0  # times the noise expected: an image beyond says nothing about the noise
 _NORM_RANGE = 2.0  # the correction of an image's brightness stays within this factor
 
 
@@ -52,6 +54,7 @@ class Expectation:
     noise: Tensor  # (optics groups, R)
     poses: Poses  # of the iteration before
     sigma_offset: float
+    largest_shift: float  # A, how far refinement may go
     group_scale: Tensor  # (groups,)
     score: Literal["likelihood", "correlation"]
     is_hard: bool  # the best pose gets all the weight
@@ -91,10 +94,13 @@ def expect_shard(
     """Align the particles of a shard, tile by tile."""
     totals = _Totals(work)
     parts = []
-    weighted = _weigh(work, indices)
-    for start in range(0, len(indices), tile_size):
-        part = slice(start, start + tile_size)
-        parts.append(_expect_tile(work, indices[part], weighted.part(part), totals, workspace))
+    block_size = tile_size * _BLOCK_TILES
+    for block_start in range(0, len(indices), block_size):
+        block = indices[block_start : block_start + block_size]
+        weighted = _weigh(work, block)
+        for start in range(0, len(block), tile_size):
+            part = slice(start, start + tile_size)
+            parts.append(_expect_tile(work, block[part], weighted.part(part), totals, workspace))
     columns = {
         name: np.concatenate([getattr(p, name) for p in parts]) for name in Poses.__annotations__
     }
@@ -140,8 +146,10 @@ def sum_fixed(
         )
         add_posed(totals.sums, tile, posed, basis, workspace)
         optics = torch.from_numpy(work.images.source.optics_numbers[indices[part]]).to(device)
-        totals.image_power.index_add_(0, optics, weighted.image_power.T.double())
-        totals.ctf_power.index_add_(0, optics, weighted.ctf_power.T.double())
+        strength = weighted.image_power.sum(0)
+        is_sound = strength < _HOT * strength.median()
+        totals.image_power.index_add_(0, optics, (weighted.image_power * is_sound).T.double())
+        totals.ctf_power.index_add_(0, optics, (weighted.ctf_power * is_sound).T.double())
         totals.optics_counts.index_add_(0, optics, torch.ones_like(optics, dtype=torch.float64))
     return totals.sums, totals.image_power, totals.ctf_power, totals.optics_counts
 
@@ -238,8 +246,8 @@ def _expect_tile(
     image = torch.arange(len(indices), device=posterior.device)[:, None]
     spread = (posterior.sum(2) * offset_square[image, found.shift_index]).sum()
     totals.offset_square += float(spread)
-    _add_residual(work, indices, totals, weighted, tile, found, posterior, turns)
-    return _best_poses(work, indices, weighted, found, posterior)
+    residual = _add_residual(work, indices, totals, weighted, tile, found, posterior, turns)
+    return _best_poses(work, indices, weighted, found, posterior, residual)
 
 
 def _weigh(work: Expectation, indices: NDArray[np.int64]) -> _Weighted:
@@ -332,8 +340,14 @@ def _add_residual(
     found: Candidates,
     posterior: Tensor,
     turns: Tensor,
-) -> None:
-    """Add what the best class of each image explains of its power, ring by ring."""
+) -> Tensor:
+    """Add what the best class of each image explains of its power, ring by ring.
+
+    Returns
+    -------
+    Tensor
+        (n,) what is left of each image, over what the noise makes expect.
+    """
     source, device = work.images.source, posterior.device
     basis, references = work.basis, work.references
     share = posterior.sum(2)
@@ -356,16 +370,21 @@ def _add_residual(
     if work.corrects_norm:
         inverse = inverse / torch.from_numpy(work.poses.norm[indices]).to(device) ** 2
     explained = (2 * cross - norm) / inverse * weighted.ctf_power
+    plain = (basis.weights / work.noise.to(device)[optics]).T
+    expected = (basis.weights[:, None] * weighted.ctf_power).sum(0) * work.sampler.share
+    residual = ((weighted.image_power - explained) * plain).sum(0) / expected.clamp_min(1e-12)
+    is_sound = residual < _HOT
     for total, values in (
         (totals.image_power, weighted.image_power),
         (totals.explained, explained),
         (totals.ctf_power, weighted.ctf_power),
     ):
-        total.index_add_(0, optics, values.T.double())
+        total.index_add_(0, optics, (values * is_sound).T.double())
     totals.optics_counts.index_add_(0, optics, torch.ones_like(optics, dtype=torch.float64))
     groups = torch.from_numpy(source.group_numbers[indices]).to(device)
     totals.group_cross.index_add_(0, groups, cross.sum(0).double())
     totals.group_norm.index_add_(0, groups, norm.sum(0).double())
+    return residual
 
 
 def _best_poses(
@@ -374,6 +393,7 @@ def _best_poses(
     weighted: _Weighted,
     found: Candidates,
     posterior: Tensor,
+    residual: Tensor,
 ) -> Poses:
     n, _, n_psi = posterior.shape
     flat = posterior.view(n, -1)
@@ -398,17 +418,13 @@ def _best_poses(
             before=weighted.before,
             sigma_offset=work.sigma_offset,
             largest_turn=4 * math.pi / n_psi,
-            largest_shift=_step_of(work.shifts),
+            largest_shift=work.largest_shift,
         )
         psi, shift = refined.psi, refined.shift
     shift = weighted.before + shift
     degrees = torch.rad2deg(psi)
     entropy = -(flat * flat.clamp_min(1e-30).log()).sum(1)
-    chi_square = (weighted.image_power * _inverse_noise(work, indices)).sum(0)
-    weights = work.basis.weights[:, None]
-    expected = (weights * weighted.ctf_power).sum(0) * work.sampler.share
-    norm = torch.sqrt((chi_square - likelihood.clamp_min(0) * work.sampler.share) / expected)
-    norm = norm.nan_to_num(1.0).clamp(1 / _NORM_RANGE, _NORM_RANGE)
+    norm = residual.clamp_min(0).sqrt().nan_to_num(1.0).clamp(1 / _NORM_RANGE, _NORM_RANGE)
     return Poses(
         class_index=class_index.to(torch.int32).cpu().numpy(),
         psi=((degrees + 180) % 360 - 180).cpu().numpy(),
@@ -429,13 +445,6 @@ def _best_poses(
     )
 
 
-def _inverse_noise(work: Expectation, indices: NDArray[np.int64]) -> Tensor:
-    """Weights over noise power, (R, n)."""
-    noise = work.noise.to(work.basis.angles.device)
-    optics = torch.from_numpy(work.images.source.optics_numbers[indices]).to(noise.device)
-    return (work.basis.weights / noise[optics]).T
-
-
 def _parabola(columns: Tensor, angle: Tensor) -> Tensor:
     """Peak between the rotations of a grid, rad, from the three values around the best."""
     n, n_psi = columns.shape
@@ -443,9 +452,3 @@ def _parabola(columns: Tensor, angle: Tensor) -> Tensor:
     below, at, above = (columns[image, (angle + d) % n_psi] for d in (-1, 0, 1))
     bend = (below - 2 * at + above).clamp_max(-1e-12)
     return ((below - above) / (2 * bend)).clamp(-0.5, 0.5) * (2 * math.pi / n_psi)
-
-
-def _step_of(shifts: Tensor) -> float:
-    """Distance between neighbours of the grid, A; 1 if there is only one shift."""
-    far = shifts.abs().amax(1)
-    return float(far[far > 0].min()) if bool((far > 0).any()) else 1.0

@@ -53,7 +53,7 @@ def plan_geometry(
 ) -> Geometry:
     """Choose how much of the box to keep and how far to shrink it; lengths in A."""
     needed = (mask_diameter + 2 * mask_edge + 2 * offset_range) / pixel_size
-    cut = min(box_size, 2 * math.ceil(needed / 2))
+    cut = min(box_size // 2 * 2, 2 * math.ceil(needed / 2))
     side = cut * pixel_size
     working = min(cut, 2 * math.ceil(side / (resolution / 2) * _FINER / 2))
     return Geometry(

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryopick.class2d.em_images import WorkingImages
+from cryopick.ctf.evaluate import evaluate_ctf
 
 __all__ = ["NoiseImages", "junk_probability"]
 
@@ -42,6 +43,7 @@ class NoiseImages(WorkingImages):
 
     noise: Tensor = field(default_factory=lambda: torch.ones(1, 2))  # (optics groups, R)
     frequencies: Tensor = field(default_factory=lambda: torch.ones(2))  # (R,) 1/A
+    norm: NDArray[np.float32] | None = None  # (n,) brightness of the particles' noise
     seed: int = 0
 
     def read(self, indices: NDArray[np.int64]) -> Tensor:
@@ -57,8 +59,36 @@ class NoiseImages(WorkingImages):
             [np.sqrt(np.interp(radius, known, spectrum)) for spectrum in self.noise.numpy()]
         )
         coloured = torch.fft.rfft2(white) * torch.from_numpy(amplitude[optics]).float()
+        coloured = coloured * self._ctf(indices, size)
+        if self.norm is not None:
+            coloured = coloured * torch.from_numpy(self.norm[indices])[:, None, None]
         images: Tensor = torch.fft.irfft2(coloured * size, s=(size, size))
         return images
+
+    def _ctf(self, indices: NDArray[np.int64], size: int) -> Tensor:
+        """CTF that the noise has been multiplied by with the image, 1 where it has not."""
+        source = self.source
+        factor = torch.ones(len(indices), size, size // 2 + 1)
+        is_multiplied = source.is_premultiplied[source.optics_numbers[indices]]
+        rows = source.ctf_parameters(indices) if is_multiplied.any() else None
+        if rows is None:
+            return factor
+        for place in np.flatnonzero(is_multiplied):
+            u, v, angle, phase, bfactor, scale, voltage, cs, contrast = map(float, rows[place])
+            factor[place] = evaluate_ctf(
+                (size, size),
+                pixel_size=self.geometry.working_pixel,
+                defocus_u=u,
+                defocus_v=v,
+                defocus_angle=angle,
+                voltage=voltage,
+                spherical_aberration=cs,
+                amplitude_contrast=contrast,
+                phase_shift=phase,
+                bfactor=bfactor,
+                scale=scale,
+            )[0]
+        return factor
 
     def _white(self, index: int, size: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)

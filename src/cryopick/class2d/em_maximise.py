@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cryopick.alignment.rings import RingBasis
@@ -106,7 +108,14 @@ def update_noise(noise: Tensor, totals: IterationSums, basis: RingBasis, *, shar
     return updated
 
 
-def centre_classes(harmonics: Tensor, poses: Poses, sampler: RingSampler, *, most: float) -> Tensor:
+def centre_classes(
+    harmonics: Tensor,
+    poses: Poses,
+    indices: NDArray[np.int64],
+    sampler: RingSampler,
+    *,
+    most: float,
+) -> Tensor:
     """Bring the centre of mass of each average to the centre, and its members with it.
 
     Parameters
@@ -114,7 +123,9 @@ def centre_classes(harmonics: Tensor, poses: Poses, sampler: RingSampler, *, mos
     harmonics
         (K, R, B) complex.
     poses
-        Of all particles; their shifts are changed in place.
+        Of all particles; shifts are changed in place.
+    indices
+        The particles that have been aligned to these classes.
     sampler
         Of the working images.
     most
@@ -133,17 +144,15 @@ def centre_classes(harmonics: Tensor, poses: Poses, sampler: RingSampler, *, mos
     ky = torch.sin(basis.angles) * basis.frequencies[:, None]
     phase = -2 * math.pi * (kx * shift[:, 0, None, None] + ky * shift[:, 1, None, None])
     moved = basis.to_harmonics(rings * torch.polar(torch.ones_like(phase), phase))
-    seen = torch.from_numpy(poses.seen)
-    own = shift[torch.from_numpy(poses.class_index).long() % len(shift)]
+    own = shift[torch.from_numpy(poses.class_index[indices]).long()]
     x, y = compose_shift(
-        torch.from_numpy(poses.psi),
-        torch.from_numpy(poses.shift_x),
-        torch.from_numpy(poses.shift_y),
+        torch.from_numpy(poses.psi[indices]),
+        torch.from_numpy(poses.shift_x[indices]),
+        torch.from_numpy(poses.shift_y[indices]),
         class_shift_x=own[:, 0],
         class_shift_y=own[:, 1],
     )
-    poses.shift_x[:] = torch.where(seen, x, torch.from_numpy(poses.shift_x)).numpy()
-    poses.shift_y[:] = torch.where(seen, y, torch.from_numpy(poses.shift_y)).numpy()
+    poses.shift_x[indices], poses.shift_y[indices] = x.numpy(), y.numpy()
     return moved
 
 
@@ -159,14 +168,12 @@ def find_scales(scales: Tensor, totals: IterationSums) -> Tensor:
     The sums have been made with images and averages scaled by `scales` already. Small groups are
     drawn towards 1 as if they had some average particles more.
     """
-    norm = totals.group_norm
-    n_images = float(totals.optics_counts.sum())
-    typical = float(norm.sum()) / max(n_images, 1.0)
-    ratio = float(totals.group_cross.sum()) / max(float(norm.sum()), 1e-30)
-    factor = (totals.group_cross / max(ratio, 1e-30) + _FEWEST * typical) / (
-        norm + _FEWEST * typical + 1e-30
-    )
-    fresh = scales.double() * factor
+    before = scales.double().clamp_min(1e-6)
+    norm, cross = totals.group_norm / before**2, totals.group_cross / before
+    typical = float(norm.sum()) / max(float(totals.optics_counts.sum()), 1.0)
+    ratio = float(totals.group_cross.sum()) / max(float(totals.group_norm.sum()), 1e-30)
+    prior = _FEWEST * typical + 1e-30
+    fresh = (cross / max(ratio, 1e-30) + prior) / (norm + prior)
     median = fresh.median().clamp_min(1e-6)
     fresh = fresh.clamp(median / _SCALE_RANGE, median * _SCALE_RANGE)
     return (fresh / fresh.mean()).to(scales.dtype)

@@ -42,6 +42,7 @@ def stage_of(
     n_particles: int,
     has_references: bool,
     fine_from: int | None,
+    has_seen_all: bool,
 ) -> Stage:
     """Plan iteration number `iteration`, from 0.
 
@@ -53,23 +54,30 @@ def stage_of(
         Rings in which the averages hold signal so far.
     fine_from
         Iteration from which on all is fine, because the classes have settled.
+    has_seen_all
+        Whether every particle has been aligned. If not, all are, widely, before the fine part.
     """
     total = parameters.iterations
-    fine = fine_iterations(parameters)
+    fine = fine_iterations(parameters) + (not has_seen_all and total > 1)
     coarse = 0 if has_references else max(2, round(_COARSE * total))
     middle = 0 if has_references else max(1, round(_MIDDLE * total))
-    is_fine = iteration >= (total - fine if fine_from is None else fine_from)
+    is_last = iteration >= (total - fine if fine_from is None else fine_from)
+    is_fine = is_last and (has_seen_all or iteration == total - 1)
     wide, step = parameters.offset_range, parameters.offset_step
-    if iteration < coarse and not is_fine:
+    if is_last and not has_seen_all:
+        rings, step = data_rings, 0.5 * step
+    elif iteration < coarse and not is_fine:
         rings = _FIRST_RINGS
     elif iteration < coarse + middle and not is_fine:
         rings, wide, step = _MIDDLE_RINGS, 0.75 * wide, 0.75 * step
     else:
         rings, wide, step = data_rings, 0.4 * wide, 0.5 * step
-    if is_fine:
+    if is_fine and has_seen_all:
         wide = step = 0.25 * parameters.offset_step
     if has_references and iteration == 0:
-        wide, step = parameters.offset_range, 0.5 * parameters.offset_step
+        rings, wide, step = most_rings, parameters.offset_range, 0.5 * parameters.offset_step
+    wide = min(wide, parameters.offset_range)
+    step = min(step, wide)
     return Stage(
         n_rings=min(rings, most_rings),
         offset_range=wide,
@@ -78,7 +86,7 @@ def stage_of(
         is_fine=is_fine,
         finds_junk=parameters.junk and is_fine,
         subset=n_particles
-        if is_fine or not parameters.batches
+        if is_last or not parameters.batches
         else _subset_size(iteration, total - fine, parameters.classes, n_particles),
     )
 
@@ -115,6 +123,8 @@ def class_count(iteration: int, parameters: ClassificationParameters) -> int:
     Averages of few classes find the rotations of particles better than those of many; what they
     have found is handed down when classes are split.
     """
+    if iteration >= parameters.iterations - fine_iterations(parameters):
+        return parameters.classes
     n_doublings = 0
     while parameters.classes / 2 ** (n_doublings + 1) >= _FEWEST_CLASSES:
         n_doublings += 1

@@ -12,6 +12,7 @@ from cryopick.image.fourier import crop_rfft
 
 __all__ = ["rings_of_averages", "split_classes"]
 
+_DEAD = 0.1  # of its fair share of the particles: a class with less is dead
 _DIFFERENCE = 0.3  # of the two halves of a split class, in its own standard deviations
 
 
@@ -61,28 +62,36 @@ def rings_of_averages(
 
 
 def split_classes(harmonics: Tensor, shares: Tensor, wanted: int, *, seed: int) -> Tensor:
-    """Split the classes with most particles until there are `wanted`.
+    """Split the largest classes, until there are `wanted` and none is dead.
 
     Parameters
     ----------
     harmonics
         (K, R, B) complex.
     shares
-        (K,) of the particles.
+        (K,) of the particles. A class with less than a tenth of its fair share is dead: a part of
+        another takes its place.
     wanted
-        Number of classes; not below K changes nothing.
+        Number of classes, not below K.
     seed
-        Of the small random differences between the halves.
+        Of the small random differences between the parts of a class.
+
+    Returns
+    -------
+    Tensor
+        (wanted, R, B); classes that live keep their place.
     """
-    parts = torch.ones(len(harmonics), dtype=torch.int64)
-    while int(parts.sum()) < wanted:
-        parts[int((shares / parts).argmax())] += 1
-    if int(parts.max()) == 1:
+    k = len(harmonics)
+    parts, parent = torch.ones(k), list(range(wanted))
+    for place in range(wanted):
+        if place >= k or float(shares[place]) < _DEAD / k:
+            parent[place] = int((shares / parts).argmax())
+            parts[parent[place]] += 1
+    if parent == list(range(k)):
         return harmonics
-    parent = torch.repeat_interleave(torch.arange(len(parts)), parts)
-    split = harmonics[parent]
+    split = harmonics[torch.tensor(parent)]
     generator = torch.Generator().manual_seed(seed)
     noise = torch.view_as_complex(torch.randn(*split.shape, 2, generator=generator)) / 2**0.5
     spread = split.abs().square().mean(2, keepdim=True).sqrt()
-    is_split = (parts[parent] > 1)[:, None, None]
+    is_split = (parts > 1)[torch.tensor(parent)][:, None, None]
     return split + is_split * _DIFFERENCE * spread * noise

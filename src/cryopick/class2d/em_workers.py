@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -14,9 +15,20 @@ from numpy.typing import NDArray
 from cryopick.alignment.search import Workspace
 from cryopick.class2d.em_expect import Expectation, ShardResult, expect_shard
 
-__all__ = ["Workers"]
+__all__ = ["SHARDS_AHEAD", "Workers", "one_core"]
 
-_AHEAD = 2  # shards waiting for each worker
+SHARDS_AHEAD = 2  # shards waiting for each worker
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Run products on one core, so that results do not depend on how many there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Workers:
@@ -35,25 +47,18 @@ class Workers:
     def map(
         self, works: Mapping[str, Expectation], shards: Iterable[tuple[NDArray[np.int64], int]]
     ) -> Iterator[ShardResult]:
-        """Align shards, given with the size of their tiles; results come in the order given.
-
-        Within a thread, products run on one core: their results do not depend on how many cores
-        there are.
-        """
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
+        """Align shards, given with the size of their tiles; results come in the order given."""
         waiting: deque[Future[ShardResult]] = deque()
         try:
             for indices, tile_size in shards:
                 waiting.append(self._pool.submit(self._align, works, indices, tile_size))
-                if len(waiting) > _AHEAD * self._count:
+                if len(waiting) > SHARDS_AHEAD * self._count:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()
-            torch.set_num_threads(before)
 
     def _take_device(self) -> None:
         self._local.device = self._devices.popleft()

@@ -47,7 +47,7 @@ class RegularisedAverages:
     noise: Tensor  # (K, R): noise power of the unregularised averages
     signal: Tensor  # (R,): mean power of the classes without noise
     ssnr: Tensor  # (R,): signal over the mean noise of an average
-    freedom: Tensor  # (K,): degrees of freedom that the filter leaves an average
+    freedom: Tensor  # (K,): Fourier pixels of the half plane that the filter leaves an average
 
 
 def mask_noise(basis: RingBasis, *, mask_diameter: float, mask_edge: float) -> Tensor:
@@ -72,6 +72,7 @@ def regularise(
     basis: RingBasis,
     noise_covariance: Tensor,
     *,
+    share: float,
     regularisation: float,
     coupling: float = 0.5,
 ) -> RegularisedAverages:
@@ -85,12 +86,15 @@ def regularise(
         Their rings.
     noise_covariance
         (B, R, R) from `mask_noise`.
+    share
+        Of white noise power that the mask leaves: noise is known unmasked, averages are masked.
     regularisation
         T: noise is taken to be that many times weaker than it is.
     coupling
         How much of the covariance between different rings to believe, from 0 to 1.
     """
     average, noise = _divide(sums, basis)
+    noise = noise * share
     shape = noise.mean(0).clamp_min(1e-30)  # (R,): how the noise goes with the ring
     level = (noise / shape).mean(1)  # (K,): and with the class
     amplitude = shape.sqrt()
@@ -105,7 +109,7 @@ def regularise(
     filtered, freedom = _wiener(
         white, excess, noise_covariance, level / regularisation, level.mean()
     )
-    freedom = _over_orders(freedom, basis)
+    freedom = share * (basis.weights[:, None] * _over_orders(freedom, basis)).sum(0)
     signal = (_over_orders(diagonal, basis) * shape).clamp_min(0)
     return RegularisedAverages(
         harmonics=(filtered * amplitude).permute(1, 2, 0).to(torch.complex64),
@@ -136,7 +140,7 @@ def _wiener(
     """Filter (B, K, R) with prior `excess` and noise `level` of each class, both (B, R, R).
 
     In the basis where the noise is 1 and the prior diagonal, each class is filtered by a factor;
-    the sum of these factors is given too, (B, K).
+    what is left of unit noise is given too, (B, R, K).
     """
     own = torch.diagonal(noise, dim1=1, dim2=2)
     ridge = torch.diag_embed(_RIDGE * own + 1e-9)
@@ -149,10 +153,11 @@ def _wiener(
     parts = vectors.mH @ parts
     factors = values[..., None] / (values[..., None] + level)
     filtered: Tensor = root @ (vectors @ (parts * factors))
-    return filtered.mT, factors.sum(1)
+    passed = (root @ vectors).abs().square() @ factors
+    return filtered.mT, passed
 
 
 def _over_orders(diagonal: Tensor, basis: RingBasis) -> Tensor:
     """Sum (B, ...) over all orders, negative ones too."""
     factor = torch.where(basis.orders == 0, 1.0, 2.0)
-    return (diagonal * factor[:, None]).sum(0)
+    return (diagonal * factor.view(-1, *[1] * (diagonal.dim() - 1))).sum(0)
