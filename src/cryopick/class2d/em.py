@@ -238,7 +238,9 @@ class EmClassifier:
         changes = pose_changes(state.poses, poses, indices)
         if p.center_classes and p.update and p.align and not stage.is_fine and p.offset_range > 0:
             sampler = self.layout.sampler(stage.n_rings)
-            moved = centre_classes(fresh.harmonics, poses, indices, sampler, most=p.offset_range)
+            moved = centre_classes(
+                fresh.harmonics, poses, indices, sampler, most=p.offset_range, diameter=p.diameter
+            )
             fresh = replace(fresh, harmonics=moved)
         return replace(
             fresh,

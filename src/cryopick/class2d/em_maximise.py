@@ -115,6 +115,7 @@ def centre_classes(
     sampler: RingSampler,
     *,
     most: float,
+    diameter: float,
 ) -> Tensor:
     """Bring the centre of mass of each average to the centre, and its members with it.
 
@@ -130,6 +131,8 @@ def centre_classes(
         Of the working images.
     most
         Longest shift, A.
+    diameter
+        Of the particle, A: density further out is its neighbours'.
 
     Returns
     -------
@@ -138,7 +141,9 @@ def centre_classes(
     """
     basis, pixel = sampler.basis, sampler.pixel_size
     rings = basis.to_half_rings(harmonics)
-    found = centre_of_mass_shift(sampler.to_images(rings), max_shift=most / pixel)
+    found = centre_of_mass_shift(
+        sampler.to_images(rings), max_shift=most / pixel, mask_radius=diameter / 2 / pixel
+    )
     shift = torch.stack(found, dim=1) * pixel  # (K, 2) A
     kx = torch.cos(basis.angles) * basis.frequencies[:, None]
     ky = torch.sin(basis.angles) * basis.frequencies[:, None]
