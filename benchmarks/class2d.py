@@ -10,9 +10,10 @@
 
 A stack is a folder of particles.star, truth.npz and clean.npy, as ``cryopick simulate particles``
 writes it. CPU-s are user and system seconds of the whole process, from the start of Python to the
-last file; MB its peak memory. Coherence (``cryopick evaluate classes``) is the mean over accepted
-true particles, "of all" that over all true particles, "by views" the classes of particles that
-are above chance, A the median resolution of these against the noise-free projections.
+last file, with OMP_NUM_THREADS as --threads unless --openmp says otherwise; MB its peak memory.
+Coherence (``cryopick evaluate classes``) is the mean over accepted true particles, "of all" that
+over all true particles, "by views" the classes of particles that are above chance, A the median
+resolution of these against the noise-free projections.
 Nothing is asserted.
 """
 
@@ -98,6 +99,7 @@ def _arguments() -> argparse.Namespace:
     one = part("stacks", stacks, "Folder of the stacks.")
     one.add_argument("--only", nargs="+", choices=STACKS, default=STACKS)
     one.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    one.add_argument("--openmp", type=int, help="OpenMP threads of the process.")
     one = part("relion", relion, "Folder of one stack.")
     one.add_argument("--iterations", type=int, default=25, help="Of RELION.")
     one = part("sets", sets, "Folder of the sets of class2d_sets.py.")
@@ -125,7 +127,8 @@ def stacks(given: argparse.Namespace) -> list[Table]:
         rows = []
         for seed in given.seeds:
             options = {**STACK_OPTIONS, "seed": seed}
-            row = _scored_run(given.folder / name, f"seed {seed}", given.threads, options)
+            stack = given.folder / name
+            row = _scored_run(stack, f"seed {seed}", given.threads, options, openmp=given.openmp)
             table.add(row)
             rows.append(row)
         _beside_relion(table, name, pd.DataFrame(rows)["CPU-s"].mean())
@@ -177,7 +180,7 @@ def sets(given: argparse.Namespace) -> list[Table]:
         options = {"classes": classes, "diameter": diameter, "seed": given.seed}
         out = given.out / name if given.out else None
         words = f"{classes} classes"
-        table.add(_scored_run(given.folder / name, words, given.threads, options, out))
+        table.add(_scored_run(given.folder / name, words, given.threads, options, out=out))
     return [table]
 
 
@@ -287,12 +290,19 @@ def apoferritin(given: argparse.Namespace) -> list[Table]:
 
 
 def _scored_run(
-    stack: Path, words: str, threads: int, options: dict[str, Any], out: Path | None = None
+    stack: Path,
+    words: str,
+    threads: int,
+    options: dict[str, Any],
+    *,
+    out: Path | None = None,
+    openmp: int | None = None,
 ) -> dict[str, Any]:
     """Classify a stack with known truth and score the result."""
+    particles = stack / "particles.star"
     with tempfile.TemporaryDirectory() as temporary:
         folder = out or Path(temporary) / "out"
-        run = classify(stack / "particles.star", folder, threads=threads, options=options)
+        run = classify(particles, folder, threads=threads, options=options, openmp=openmp)
         averages = Path(run.values["averages"])
         scores = score(folder, stack, n_classes=options["classes"], averages=averages)
     row = {"stack": stack.name, "run": words, **scores, "iterations": run.values["iteration"]}
