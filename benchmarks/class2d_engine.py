@@ -30,7 +30,7 @@ from cryopick.tables.relion import read_particles
 __all__ = ["compare_full_runs", "compare_one_iteration", "time_products"]
 
 _TURN, _SHIFT = 0.1, 0.1  # deg, A: poses that differ by less are called the same
-_LITTLE_MEMORY = 0.6  # GB, about the least that is accepted for 20 classes of 64 px
+_LITTLE_MEMORY = 0.7  # GB, about the least that is accepted for 20 classes of 64 px
 _ALL_IMAGES = 1 << 40  # bytes
 _SCORED = {column: SCORES[column][1] for column in ("coherence", "junk AUC", "purity")}
 _SIDES = (512, 1024, 2048)  # of the matrices that tell the machine's speed
