@@ -69,6 +69,8 @@ app.command("run")(run_command)
 
 def main() -> None:
     """Run the command line; an error the user can mend is one line on stderr and exit code 1."""
+    # threads that wait for work sleep: spinning, they took most of the CPU time
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except CryopickError as error:
