@@ -321,9 +321,25 @@ def test_few_particles_are_warned_of(tmp_path):
     )
 
     warnings = [t for t in told if t.startswith("Warning:")]
-    assert len(warnings) == 2
+    assert len(warnings) == 3
     assert "15 particles per class are few" in warnings[0]
-    assert "12 of 12 micrographs have fewer than 10 particles" in warnings[1]
+    assert "2 iterations are too few" in warnings[1]
+    assert "12 of 12 micrographs have fewer than 10 particles" in warnings[2]
+
+
+def test_an_image_far_brighter_than_the_others_is_left_out(tmp_path):
+    particles = make_particles(tmp_path)
+    stack = particles.source.parent / "stack.mrcs"
+    images = read_mrc(stack).copy()
+    images[5] *= 1000
+    write_mrc(stack, images, pixel_size=PIXEL)
+    told: list[str] = []
+
+    classify(particles, tmp_path / "em", iterations=2, tell=told.append)
+
+    assert any("1 images are more than 20 times as bright" in t for t in told)
+    found = read_classification(tmp_path / "em").particles.rows
+    assert found["class_number"].iloc[5] == 0
 
 
 def test_scratch_and_progress_do_not_change_the_result(run, particles, tmp_path):

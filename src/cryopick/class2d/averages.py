@@ -57,7 +57,7 @@ class ClassAverages:
     tau2: Tensor  # (k, n // 2 + 1) float64, signal
     completeness: Tensor  # (k, n // 2 + 1): share of each ring where the data outweigh the prior
     frc_resolution: Tensor  # (k,) A: frc, smoothed over three rings, falls below 1/7
-    estimated_resolution: Tensor  # (k,) A: last ring before ssnr falls below 1; inf without
+    estimated_resolution: Tensor  # (k,) A: last ring before ssnr falls below 1; inf if not known
     soft_counts: Tensor  # (k,) float64
     hard_counts: Tensor  # (k,) int64
 
@@ -123,7 +123,9 @@ def finish_averages(
         frc_resolution=crossing_resolution(
             smooth, threshold=FRC_THRESHOLD, pixel_size=pixel_size, size=sums.size
         ),
-        estimated_resolution=_last_ring_above_one(ssnr, sums.size * pixel_size),
+        estimated_resolution=torch.where(
+            hard >= _FEWEST, _last_ring_above_one(ssnr, sums.size * pixel_size), torch.inf
+        ),
         soft_counts=sums.soft_counts.sum(0),
         hard_counts=hard,
     )

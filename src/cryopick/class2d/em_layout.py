@@ -17,6 +17,7 @@ __all__ = ["Layout", "shift_grid"]
 
 _FINEST = 8.0  # A, limit of the alignment if the user gives none
 _MOST_RINGS = 64  # likewise
+_FEWEST_RINGS = 3
 _EDGE_PX = 5.0
 _RINGS_PER_MASK = 1.12  # rings are this much finer than the transform of the mask asks
 _EVERYWHERE = 1e9  # A, a mask that covers the box
@@ -44,6 +45,7 @@ class Layout:
         self, source: ImageSource, parameters: ClassificationParameters, *, farthest: float = 0.0
     ) -> None:
         self._source, self._parameters = source, parameters
+        _require_reach(source, parameters)
         self._reach = parameters.offset_range + farthest
         self.mask_diameter = _mask_diameter(source, parameters)
         self.mask_edge = _EDGE_PX * source.pixel_size
@@ -134,6 +136,17 @@ def _mask_diameter(source: ImageSource, parameters: ClassificationParameters) ->
     return wanted
 
 
+def _require_reach(source: ImageSource, parameters: ClassificationParameters) -> None:
+    half = source.box_size * source.pixel_size / 2
+    if parameters.offset_range > half:
+        raise ParameterError(
+            "offset_range",
+            must=f"be at most half the box, {half:.0f} A",
+            got=f"{parameters.offset_range:g} A",
+            remedy="Lower --offset-range",
+        )
+
+
 def _most_rings(source: ImageSource, parameters: ClassificationParameters, spacing: float) -> int:
     """Count the rings up to the resolution limit."""
     nyquist = 2 * source.pixel_size
@@ -146,4 +159,11 @@ def _most_rings(source: ImageSource, parameters: ClassificationParameters, spaci
             remedy="Raise --resolution-limit",
         )
     most = int(1 / (limit * spacing))
-    return max(3, most if parameters.resolution_limit else min(_MOST_RINGS, most))
+    if int(1 / (nyquist * spacing)) < _FEWEST_RINGS:
+        raise ParameterError(
+            "diameter",
+            must=f"be several pixels of {source.pixel_size:g} A",
+            got=f"{parameters.diameter:g} A",
+            remedy="Raise --diameter, or --mask-diameter",
+        )
+    return max(_FEWEST_RINGS, most if parameters.resolution_limit else min(_MOST_RINGS, most))

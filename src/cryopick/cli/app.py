@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -67,8 +68,13 @@ app.command("show")(show_command)
 app.command("run")(run_command)
 
 
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Run the command line; an error the user can mend is one line on stderr and exit code 1."""
+    signal.signal(signal.SIGTERM, _stop)  # what schedulers send: end as on Ctrl-C
     # threads that wait for work sleep: spinning, they took most of the CPU time
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:

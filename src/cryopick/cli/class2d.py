@@ -129,7 +129,8 @@ def _lines(result: dict[str, Any]) -> list[str]:
         lines.append(f"and {len(occupied) - _SHOWN} smaller classes")
     lines.append(
         "Particles: best class; soft: sum of probabilities; A: resolution; deg, shift A: "
-        "smallest turn and shift that the average tells; entropy: of the posterior, nats."
+        "smallest turn and shift that the average tells; entropy: of the posterior over classes "
+        "and poses, nats; -: fewer than 10 particles, or 1 %."
     )
     left_out = f", {result['n_left_out']} left out" if result["n_left_out"] else ""
     junk = f", {result['n_junk']} of them junk (class 0)" if result["n_junk"] else ""

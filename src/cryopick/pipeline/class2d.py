@@ -37,6 +37,7 @@ __all__ = ["ClassificationProgress", "ClassificationResult", "classify_particles
 
 _NAME = "class2d em"
 _FEWEST_OF_GROUP = 10  # particles, to tell the contrast of a micrograph
+_FEWEST_ITERATIONS = 8
 _FEWEST_OF_CLASS = 50  # particles
 
 
@@ -237,10 +238,20 @@ def _warnings(source: ParticleSource, parameters: ClassificationParameters) -> l
     if bad:
         more = f" {len(bad) - 1} more images are of no use either." if len(bad) > 1 else ""
         found.append(f"Warning: {bad[min(bad)]}{more} They are left out, with class 0.")
+    if source.n_hot:
+        found.append(
+            f"Warning: {source.n_hot} images are more than 20 times as bright as the others. They "
+            "are left out, with class 0."
+        )
     per_class = len(source) / parameters.classes
-    if per_class < _FEWEST_OF_CLASS:
+    if 1 <= per_class < _FEWEST_OF_CLASS:
         found.append(
             f"Warning: {per_class:.0f} particles per class are few; fewer --classes show more."
+        )
+    if parameters.iterations < _FEWEST_ITERATIONS and parameters.update:
+        found.append(
+            f"Warning: {parameters.iterations} iterations are too few to settle; take at least "
+            f"{_FEWEST_ITERATIONS}."
         )
     counts = np.bincount(source.group_numbers)
     few = int(((counts > 0) & (counts < _FEWEST_OF_GROUP)).sum())

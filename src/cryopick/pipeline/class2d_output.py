@@ -89,11 +89,13 @@ def write_iteration(
         Path(f"{prefix}_optimiser.star").unlink()
     write_classification(prefix, classification, command=command)
     classes = classification.classes
+    n_none = int((classification.particles.rows["class_number"] == 0).sum())
     write_class_gallery(
         Path(folder) / GALLERY,
         images,
         counts=classes["particle_count"],
         resolutions=classes["estimated_resolution"],
         pixel_size=pixel_size,
+        note=f"{n_none:,} in no class (junk) not shown." if n_none else "",
     )
     return [*iteration_files(iteration), GALLERY]

@@ -19,6 +19,7 @@ from cryopick.tables.model import Particles, require_columns
 __all__ = ["ParticleSource", "open_source", "poses_of_table"]
 
 _BATCH = 512  # images looked at together
+_HOT = 20.0  # times the median deviation: such an image would outweigh hundreds
 _FIRST_ROWS = np.arange(1)
 
 
@@ -35,14 +36,22 @@ class ParticleSource:
         (n,) int, the rows that take part.
     corrects_ctf
         Whether CTFs are to be had.
+    n_hot
+        Images left out because they are far brighter than the others.
     """
 
     def __init__(
-        self, images: ParticleImages, rows: NDArray[np.int64], *, corrects_ctf: bool
+        self,
+        images: ParticleImages,
+        rows: NDArray[np.int64],
+        *,
+        corrects_ctf: bool,
+        n_hot: int = 0,
     ) -> None:
         self.images = images
         self.rows = rows
         self.corrects_ctf = corrects_ctf
+        self.n_hot = n_hot
         self.box_size = images.box_size
         self.pixel_size = images.pixel_size
         groups = images.micrograph_groups()
@@ -74,9 +83,10 @@ def open_source(
     scratch: Path | None = None,
     progress: ProgressCallback | None = None,
 ) -> ParticleSource:
-    """Open the images of a table and leave out those that are constant or not numbers.
+    """Open the images of a table and leave out those that are of no use.
 
-    All images are read once to find these.
+    All images are read once to find those that are constant, not numbers, or so much brighter
+    than the others that each would outweigh hundreds of them.
 
     Parameters
     ----------
@@ -105,11 +115,16 @@ def open_source(
     images = ParticleImages.open(particles, scratch=scratch, progress=progress)
     everything = np.arange(len(images))
     done = 0
-    for indices, _ in images.batches(everything, _BATCH):
+    deviation = np.zeros(len(images))
+    for indices, batch in images.batches(everything, _BATCH):
+        deviation[indices] = batch.std((1, 2)).numpy()
         done += len(indices)
         if progress is not None:
             progress(done, len(images))
     useful = np.setdiff1d(everything, np.array(sorted(images.bad), np.int64))
+    typical = float(np.median(deviation[useful])) if len(useful) else 0.0
+    is_hot = deviation[useful] > _HOT * typical
+    hot, useful = useful[is_hot], useful[~is_hot]
     if not len(useful):
         raise DataError(
             str(particles.source or "particles"),
@@ -117,7 +132,7 @@ def open_source(
             got=f"{len(images)} images that are constant or not numbers",
             remedy="Extract the particles again",
         )
-    return ParticleSource(images, useful, corrects_ctf=corrects_ctf)
+    return ParticleSource(images, useful, corrects_ctf=corrects_ctf, n_hot=len(hot))
 
 
 def _require_ctf(particles: Particles) -> None:

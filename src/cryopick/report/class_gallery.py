@@ -93,7 +93,11 @@ def arrange_classes(
 
 
 def draw_class_gallery(
-    gallery: ClassGallery, *, pixel_size: float | None = None, title: str = "Class averages"
+    gallery: ClassGallery,
+    *,
+    pixel_size: float | None = None,
+    title: str = "Class averages",
+    note: str = "",
 ) -> Figure:
     """Draw class averages in rows; a bar under each shows its size against the largest.
 
@@ -105,6 +109,8 @@ def draw_class_gallery(
         A/px, for a scale bar in the first image; None draws none.
     title
         Above the sheet, before the numbers of classes and particles.
+    note
+        A sentence after these numbers.
 
     Returns
     -------
@@ -121,7 +127,7 @@ def draw_class_gallery(
     page = (max(width * side, 4.5) + 2 * margin, height * side * (count > 0) + _HEAD + margin)
     with rc_context(STYLE):
         figure = Figure(figsize=page)
-        _add_head(figure, gallery, title, margin, page)
+        _add_head(figure, gallery, (title, note), margin, page)
         if count:
             box = (margin / page[0], margin / page[1])
             axes = figure.add_axes((*box, width * side / page[0], height * side / page[1]))
@@ -144,6 +150,7 @@ def write_class_gallery(
     numbers: ArrayLike | None = None,
     pixel_size: float | None = None,
     title: str = "Class averages",
+    note: str = "",
 ) -> None:
     """Write the gallery as a PNG file; parameters as for the two functions above.
 
@@ -155,7 +162,7 @@ def write_class_gallery(
         If the file cannot be written.
     """
     gallery = arrange_classes(images, counts=counts, resolutions=resolutions, numbers=numbers)
-    figure = draw_class_gallery(gallery, pixel_size=pixel_size, title=title)
+    figure = draw_class_gallery(gallery, pixel_size=pixel_size, title=title, note=note)
     with writing(path) as file:
         file.write(figure_to_png(figure, dpi=_DPI))
 
@@ -171,13 +178,20 @@ def _choose_columns(count: int, pitch: float) -> tuple[int, float]:
 
 
 def _add_head(
-    figure: Figure, gallery: ClassGallery, title: str, margin: float, page: tuple[float, float]
+    figure: Figure,
+    gallery: ClassGallery,
+    words: tuple[str, str],
+    margin: float,
+    page: tuple[float, float],
 ) -> None:
+    title, note = words
     shown, particles = len(gallery.images), int(gallery.counts.sum())
     classes = f"{shown:,} class{'' if shown == 1 else 'es'}"
     text = f"{classes}, {particles:,} particle{'' if particles == 1 else 's'}"
     if gallery.n_empty:
         text += f"; {gallery.n_empty:,} empty class{'' if gallery.n_empty == 1 else 'es'} left out"
+    if note:
+        text += f"; {note.rstrip('.')}"
     if shown:
         known = gallery.resolutions is not None
         text += ".  Below each: number, particles" + (", resolution" if known else "")
