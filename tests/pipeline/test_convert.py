@@ -294,7 +294,7 @@ def test_particles_come_back_from_every_program(project: Path, suffix: str) -> N
     back = read_particles(Path("back.star"))
 
     assert there.n_written == 2
-    assert any("rlnNormCorrection" in note for note in there.notes)
+    assert any("norm_correction" in note for note in there.notes)
     columns = [c for c in particles.rows.columns if c != "rlnNormCorrection"]
     pd.testing.assert_frame_equal(
         back.rows[columns], particles.rows[columns], check_dtype=False, rtol=1e-5
