@@ -130,7 +130,9 @@ def test_the_contrast_of_groups_is_taken_out(plain, tmp_path):
 def test_junk_does_not_blur_averages(plain, tmp_path):
     images = filtered(plain, torch.ones(()))
     is_junk = np.arange(N) % 5 == 0
-    images[is_junk] += images.std() * 8 * np.random.default_rng(0).standard_normal(images[is_junk].shape)
+    images[is_junk] += (
+        images.std() * 8 * np.random.default_rng(0).standard_normal(images[is_junk].shape)
+    )
     spoiled = rewritten(plain, tmp_path, images)
     left_out = state_of(plain, junk_probability=is_junk)
 
