@@ -108,8 +108,7 @@ def _derivatives(
     turned = harmonics * torch.exp(1j * psi[:, None] * order)[:, None]
     towards = (1j * order).to(torch.complex64)
     derivatives = [basis.to_half_rings(turned * towards**p).conj() for p in range(3)]
-    kx = basis.frequencies[:, None] * torch.cos(basis.angles)
-    ky = basis.frequencies[:, None] * torch.sin(basis.angles)
+    kx, ky = (k.T.contiguous() for k in basis.wave_vectors)  # (R, H)
     phase = -2 * math.pi * (kx * place[:, 1, None, None] + ky * place[:, 2, None, None])
     moved = image * torch.polar(torch.ones_like(phase), phase) * (2 / basis.n_angles)
     product = [moved * d for d in derivatives]

@@ -59,6 +59,13 @@ class RingBasis:
         return len(self.orders)
 
     @property
+    def wave_vectors(self) -> tuple[Tensor, Tensor]:
+        """Frequencies along x and y of each sample, (H, R), 1/A."""
+        kx = torch.cos(self.angles)[:, None] * self.frequencies
+        ky = torch.sin(self.angles)[:, None] * self.frequencies
+        return kx, ky
+
+    @property
     def resolution(self) -> float:
         """Of the last ring, A."""
         return 1 / (self.spacing * self.n_rings)

@@ -16,14 +16,9 @@ from torch import Tensor
 from cryopick.alignment.rings import RingBasis
 from cryopick.checks import require_shape
 from cryopick.errors import ParameterError
+from cryopick.image.masks import soft_mask
 
-__all__ = ["RingSampler", "make_ring_sampler", "soft_mask"]
-
-
-def soft_mask(radius: Tensor, *, diameter: float, edge: float) -> Tensor:
-    """Fall from 1 inside `diameter` to 0 at `edge` beyond it, as a raised cosine; all in A."""
-    outside = ((radius - diameter / 2) / edge).clamp(0, 1)
-    return 0.5 + 0.5 * torch.cos(math.pi * outside)
+__all__ = ["RingSampler", "make_ring_sampler"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -136,8 +136,7 @@ def shift_tile(
     """
     n_angles, n_rings, n = real.shape
     n_shifts = len(shifts)
-    kx = torch.cos(basis.angles)[:, None] * basis.frequencies
-    ky = torch.sin(basis.angles)[:, None] * basis.frequencies
+    kx, ky = basis.wave_vectors
     phase = 2 * math.pi * (kx[..., None] * shifts[:, 0] + ky[..., None] * shifts[:, 1])
     cosine, sine = torch.cos(phase)[:, :, None], torch.sin(phase)[:, :, None]  # (H, R, 1, S)
     moved = workspace.get("moved", n_angles, n_rings, n, n_shifts)
@@ -163,7 +162,6 @@ def search(
     n_candidates: int,
     workspace: Workspace,
     score: Literal["likelihood", "correlation"] = "likelihood",
-    bias: Tensor | None = None,
 ) -> Candidates:
     """Score all classes, rotations and shifts, and keep the best classes and shifts.
 
@@ -182,8 +180,6 @@ def search(
     score
         ``correlation`` lets the contrast of each image be free: L is replaced by its maximum
         over a factor on A, which frees it from the scale of the averages.
-    bias
-        (K,): log prior of the classes.
     """
     n_orders, _, n, n_shifts = tile.weighted.shape
     k = len(references)
@@ -207,8 +203,6 @@ def search(
         floor = norm[0].real.clamp_min(1e-20)[..., None]
         peak = peak.clamp_min(0) ** 2 / (4 * floor)
     peak = peak + prior
-    if bias is not None:
-        peak = peak + bias[:, None, None]
     scores = peak.permute(1, 0, 2).reshape(n, k * n_shifts)
     top = scores.topk(min(n_candidates, k * n_shifts), dim=1).indices
     class_index, shift_index = top // n_shifts, top % n_shifts
@@ -223,8 +217,6 @@ def search(
         norms = norm[0].real[class_index, image].clamp_min(1e-20)[..., None]
         columns = columns.clamp_min(0) ** 2 / (4 * norms)
     columns = columns + prior[image, shift_index][..., None]
-    if bias is not None:
-        columns = columns + bias[class_index][..., None]
     return Candidates(
         class_index=class_index,
         shift_index=shift_index,

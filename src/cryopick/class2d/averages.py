@@ -25,6 +25,7 @@ from cryopick.class2d.half_sets import (
     signal_to_noise,
     smooth_rings,
 )
+from cryopick.image.masks import soft_mask
 
 __all__ = [
     "AverageSums",
@@ -154,7 +155,7 @@ def soft_circle(
     distance = torch.hypot(steps[:, None], steps[None, :])
     if edge <= 0:
         return (distance <= radius).double()
-    return 0.5 + 0.5 * torch.cos(math.pi * ((distance - radius) / edge).clamp(0, 1))
+    return soft_mask(distance, diameter=2 * radius, edge=edge)
 
 
 def _mask_of(

@@ -342,7 +342,6 @@ class EmClassifier:
             images=self._working_images(stage.n_rings),
             sampler=sampler,
             references=prepare_references(harmonics.to(device), sampler.basis),
-            n_classes=len(harmonics),
             rotations=make_rotations(sampler.basis, step=None if stage.is_fine else p.psi_step)
             if p.align
             else no_rotation(sampler.basis),
@@ -352,7 +351,6 @@ class EmClassifier:
             sigma_offset=state.sigma_offset,
             largest_shift=min(p.offset_range, 0.25 * p.offset_step),
             group_scale=state.group_scale,
-            score="correlation" if stage.is_hard else "likelihood",
             is_hard=stage.is_hard,
             refines=stage.is_fine and p.align,
             aligns=p.align,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -48,7 +47,6 @@ class Expectation:
     images: WorkingImages
     sampler: RingSampler
     references: References
-    n_classes: int
     rotations: Rotations
     shifts: Tensor  # (S, 2) A
     noise: Tensor  # (optics groups, R)
@@ -56,8 +54,7 @@ class Expectation:
     sigma_offset: float
     largest_shift: float  # A, how far refinement may go
     group_scale: Tensor  # (groups,)
-    score: Literal["likelihood", "correlation"]
-    is_hard: bool  # the best pose gets all the weight
+    is_hard: bool  # assign by best correlation, all the weight to one pose
     refines: bool
     aligns: bool
     n_candidates: int
@@ -132,7 +129,7 @@ def sum_fixed(
             weighted.real,
             weighted.imaginary,
             weighted.power,
-            shifts=work.shifts[:1] * 0,
+            shifts=work.shifts[:1],  # none
             basis=basis,
             workspace=workspace,
         )
@@ -164,7 +161,7 @@ class _Totals:
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.float64, device=device)
 
-        self.sums = RingSums.empty(work.n_classes, basis)
+        self.sums = RingSums.empty(len(work.references), basis)
         self.offset_square = 0.0
         self.image_power, self.explained = zeros(n_optics, n_rings), zeros(n_optics, n_rings)
         self.ctf_power, self.optics_counts = zeros(n_optics, n_rings), zeros(n_optics)
@@ -234,7 +231,7 @@ def _expect_tile(
         prior=-offset_square / (2 * work.sigma_offset**2),
         n_candidates=work.n_candidates,
         workspace=workspace,
-        score=work.score,
+        score="correlation" if work.is_hard else "likelihood",
     )
     posterior = _posterior(found, is_hard=work.is_hard)
     real = 1 - torch.from_numpy(work.poses.junk_probability[indices]).to(posterior)
@@ -265,9 +262,8 @@ def _weigh(work: Expectation, indices: NDArray[np.int64]) -> _Weighted:
         images = fill_with_noise(images, geometry, torch.Generator().manual_seed(seed))
     real, imaginary = sampler.sample(images)
     rest = before - whole * geometry.working_pixel
-    kx = (torch.cos(basis.angles)[:, None] * basis.frequencies)[..., None]
-    ky = (torch.sin(basis.angles)[:, None] * basis.frequencies)[..., None]
-    phase = 2 * math.pi * (kx * rest[:, 0] + ky * rest[:, 1])
+    kx, ky = basis.wave_vectors
+    phase = 2 * math.pi * (kx[..., None] * rest[:, 0] + ky[..., None] * rest[:, 1])
     cosine, sine = torch.cos(phase), torch.sin(phase)
     moved_real, moved_imaginary = real * cosine + imaginary * sine, imaginary * cosine - real * sine
     optics = torch.from_numpy(source.optics_numbers[indices]).to(device)

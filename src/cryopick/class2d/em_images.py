@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cryopick.alignment.sampling import soft_mask
 from cryopick.class2d.em_state import ImageSource
 from cryopick.image.fourier import fourier_resize
+from cryopick.image.masks import soft_mask
 
 __all__ = ["Geometry", "WorkingImages", "plan_geometry", "recentre"]
 

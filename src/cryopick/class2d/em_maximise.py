@@ -145,8 +145,7 @@ def centre_classes(
         sampler.to_images(rings), max_shift=most / pixel, mask_radius=diameter / 2 / pixel
     )
     shift = torch.stack(found, dim=1) * pixel  # (K, 2) A
-    kx = torch.cos(basis.angles) * basis.frequencies[:, None]
-    ky = torch.sin(basis.angles) * basis.frequencies[:, None]
+    kx, ky = (k.T.contiguous() for k in basis.wave_vectors)  # (R, H)
     phase = -2 * math.pi * (kx * shift[:, 0, None, None] + ky * shift[:, 1, None, None])
     moved = basis.to_harmonics(rings * torch.polar(torch.ones_like(phase), phase))
     own = shift[torch.from_numpy(poses.class_index[indices]).long()]

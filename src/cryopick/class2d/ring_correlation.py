@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from cryopick.checks import require_shape
+from cryopick.class2d.half_sets import correlate_halves
+from cryopick.image.masks import soft_mask
 
 __all__ = ["ring_correlation", "ring_resolution"]
 
@@ -45,17 +45,9 @@ def ring_correlation(image: Tensor, reference: Tensor) -> Tensor:
     steps = torch.arange(size, device=image.device, dtype=torch.float64) - size // 2
     radius = torch.hypot(steps[:, None], steps[None, :]) / size
     inner, outer = _EDGE
-    mask = 0.5 + 0.5 * torch.cos(math.pi * ((radius - inner) / (outer - inner)).clamp(0, 1))
-    one, two = torch.fft.fft2(image.double() * mask), torch.fft.fft2(reference.double() * mask)
-    frequency = torch.fft.fftfreq(size, 1 / size, dtype=torch.float64, device=image.device)
-    ring = torch.hypot(frequency[:, None], frequency[None, :]).round().long().flatten()
-
-    def over_ring(values: Tensor) -> Tensor:
-        return torch.bincount(ring, values.flatten())[: size // 2 + 1]
-
-    power = over_ring(one.abs().square()) * over_ring(two.abs().square())
-    cross = over_ring((one * two.conj()).real)
-    return torch.where(power > 0, cross / power.clamp_min(1e-300).sqrt(), 0.0)
+    mask = soft_mask(radius, diameter=2 * inner, edge=outer - inner)
+    one, two = (torch.fft.rfft2(i.double() * mask) for i in (image, reference))
+    return correlate_halves(one, two, size=size)
 
 
 def ring_resolution(image: Tensor, reference: Tensor, *, pixel_size: float) -> float:

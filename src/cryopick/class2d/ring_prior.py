@@ -28,8 +28,8 @@ from torch import Tensor
 
 from cryopick.alignment.references import POWER_ORDERS
 from cryopick.alignment.rings import RingBasis
-from cryopick.alignment.sampling import soft_mask
 from cryopick.alignment.sums import RingSums
+from cryopick.image.masks import soft_mask
 
 __all__ = ["RegularisedAverages", "mask_noise", "regularise"]
 

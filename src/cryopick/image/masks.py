@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from cryopick.checks import require_above
 
-__all__ = ["circle_mask"]
+__all__ = ["circle_mask", "soft_mask"]
 
 
 def circle_mask(
@@ -50,3 +52,19 @@ def circle_mask(
     distance2 = steps[:, None] ** 2 + steps[None, :] ** 2
     mask: Tensor = distance2 <= radius * radius
     return mask
+
+
+def soft_mask(radius: Tensor, *, diameter: float, edge: float) -> Tensor:
+    """Fall from 1 inside `diameter` to 0 at `edge` beyond it, as a raised cosine.
+
+    Parameters
+    ----------
+    radius
+        Distance of each sample from the centre, any shape.
+    diameter
+        Of the flat part, in the unit of `radius`.
+    edge
+        Width of the fall in that unit, above 0.
+    """
+    outside = ((radius - diameter / 2) / edge).clamp(0, 1)
+    return 0.5 + 0.5 * torch.cos(math.pi * outside)
