@@ -80,6 +80,14 @@ class RingSums:
             counts=torch.zeros(n_classes, dtype=torch.float64, device=device),
         )
 
+    def cpu(self) -> RingSums:
+        """Bring the sums to the CPU."""
+        return RingSums(
+            numerator=self.numerator.cpu(),
+            denominator=self.denominator.cpu(),
+            counts=self.counts.cpu(),
+        )
+
     def merge(self, other: RingSums) -> RingSums:
         """Add the sums of another shard; neither is changed."""
         return RingSums(

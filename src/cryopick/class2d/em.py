@@ -44,7 +44,6 @@ from cryopick.class2d.em_images import WorkingImages
 from cryopick.class2d.em_junk import NoiseImages, junk_probability
 from cryopick.class2d.em_layout import Layout, shift_grid
 from cryopick.class2d.em_maximise import (
-    IterationSums,
     centre_classes,
     find_scales,
     find_sigma_offset,
@@ -52,9 +51,17 @@ from cryopick.class2d.em_maximise import (
     update_noise,
 )
 from cryopick.class2d.em_parameters import ClassificationParameters
-from cryopick.class2d.em_schedule import Stage, class_count, fine_iterations, stage_of, subset_of
+from cryopick.class2d.em_schedule import (
+    Stage,
+    class_count,
+    fine_iterations,
+    sample_of,
+    stage_of,
+    subset_of,
+)
 from cryopick.class2d.em_start import rings_of_averages, split_classes
 from cryopick.class2d.em_state import EmState, ImageSource, Poses
+from cryopick.class2d.em_sums import IterationSums
 from cryopick.class2d.em_workers import SHARDS_AHEAD, Workers, one_core
 from cryopick.class2d.ring_prior import RegularisedAverages, regularise
 from cryopick.errors import ParameterError
@@ -196,7 +203,7 @@ class EmClassifier:
 
     def _grey_scale(self, state: EmState) -> float:
         """Factor that brings references to the grey scale of the images."""
-        indices = _sample(len(self.source), _POWER_SAMPLE, seed=self.parameters.seed)
+        indices = sample_of(len(self.source), _POWER_SAMPLE, seed=self.parameters.seed)
         stage = replace(self._stage(state), is_hard=True, is_fine=False, finds_junk=False)
         works = self._works(state, stage, state.harmonics)
         totals = merge_shards(
@@ -282,7 +289,7 @@ class EmClassifier:
 
         Particles are compared without what they gain by being a part of their average.
         """
-        places = _sample(len(self.source), _NOISE_IMAGES, seed=state.iteration)
+        places = sample_of(len(self.source), _NOISE_IMAGES, seed=state.iteration)
         noise = NoiseImages(
             self.source,
             self.layout.geometry(stage.n_rings),
@@ -390,11 +397,12 @@ class EmClassifier:
 
     def _first_noise(self) -> Tensor:
         """Power of the images, unmasked and without their CTF: the noise, and some signal."""
-        indices = _sample(len(self.source), _POWER_SAMPLE, seed=self.parameters.seed)
+        indices = sample_of(len(self.source), _POWER_SAMPLE, seed=self.parameters.seed)
         basis = self.layout.basis(self.layout.most_rings)
         flat = torch.ones(len(self.source.is_premultiplied), basis.n_rings)
         state = self._blank_state(flat, n_rings=basis.n_rings)
-        _, image, ctf, counts = self._sum_fixed(state, indices, self.layout.most_rings, n_classes=1)
+        found = self._sum_fixed(state, indices, self.layout.most_rings, n_classes=1)
+        image, ctf, counts = found.image_power, found.ctf_power, found.optics_counts
         total = image.sum(0) / ctf.sum(0).clamp_min(1e-6)
         own = image / ctf.clamp_min(1e-6)
         mean = torch.where(counts[:, None] >= _FEWEST_IMAGES, own, total)
@@ -404,14 +412,14 @@ class EmClassifier:
         """Averages of random particles at random rotations: what a cold run begins with."""
         n_classes = class_count(0, self.parameters)
         most = max(_PER_SEED * n_classes, 2 * _POWER_SAMPLE)
-        indices = _sample(len(self.source), most, seed=self.parameters.seed + 1)
+        indices = sample_of(len(self.source), most, seed=self.parameters.seed + 1)
         state = self._blank_state(noise, n_rings=n_rings)
-        sums, *_ = self._sum_fixed(state, indices, n_rings, n_classes=n_classes)
+        sums = self._sum_fixed(state, indices, n_rings, n_classes=n_classes).sums
         return self._regularised(sums, self.layout.basis(n_rings)).harmonics
 
     def _sum_fixed(
         self, state: EmState, indices: NDArray[np.int64], n_rings: int, *, n_classes: int
-    ) -> tuple[RingSums, Tensor, Tensor, Tensor]:
+    ) -> IterationSums:
         """Sum images in turn into classes, each at a random rotation."""
         generator = np.random.default_rng(self.parameters.seed)
         device = self.devices[0]
@@ -426,7 +434,7 @@ class EmClassifier:
             subset=0,
         )
         work = self._expectation(state, stage, empty.to(torch.complex64), device)
-        sums, image, ctf, counts = sum_fixed(
+        return sum_fixed(
             work,
             indices,
             class_index=generator.permutation(len(indices)) % n_classes,
@@ -435,13 +443,7 @@ class EmClassifier:
             else np.deg2rad(self._first_poses.psi[indices]),
             tile_size=64,
             workspace=Workspace(device=device),
-        )
-        on_cpu = RingSums(
-            numerator=sums.numerator.cpu(),
-            denominator=sums.denominator.cpu(),
-            counts=sums.counts.cpu(),
-        )
-        return on_cpu, image.cpu(), ctf.cpu(), counts.cpu()
+        ).cpu()
 
     def _blank_state(self, noise: Tensor, *, n_rings: int) -> EmState:
         return EmState(
@@ -491,10 +493,3 @@ def _require_enough(source: ImageSource, parameters: ClassificationParameters) -
             got=parameters.classes,
             remedy="Lower --classes",
         )
-
-
-def _sample(n: int, most: int, *, seed: int) -> NDArray[np.int64]:
-    """At most so many of n particles, in order."""
-    if n <= most:
-        return np.arange(n)
-    return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))

@@ -27,9 +27,10 @@ from cryopick.alignment.search import (
     search,
     shift_tile,
 )
-from cryopick.alignment.sums import PosedImages, RingSums, add_posed, turn_phases
+from cryopick.alignment.sums import PosedImages, add_posed, turn_phases
 from cryopick.class2d.em_images import WorkingImages, fill_with_noise, recentre
 from cryopick.class2d.em_state import Poses
+from cryopick.class2d.em_sums import IterationSums
 from cryopick.ctf.rings import evaluate_ctf_rings
 
 __all__ = ["Expectation", "ShardResult", "expect_shard", "sum_fixed"]
@@ -75,21 +76,14 @@ class ShardResult:
 
     indices: NDArray[np.int64]
     poses: Poses
-    sums: RingSums
-    offset_square: float  # sum over particles of posterior mean |shift|^2, A^2
-    image_power: Tensor  # (optics groups, R) float64: sum of |X|^2
-    explained: Tensor  # (optics groups, R) float64: what the classes take from it
-    ctf_power: Tensor  # (optics groups, R) float64: sum of CTF^2, or of 1
-    optics_counts: Tensor  # (optics groups,)
-    group_cross: Tensor  # (groups,) float64: sum of <Y, A>
-    group_norm: Tensor  # (groups,) float64: sum of <G, |A|^2>
+    totals: IterationSums
 
 
 def expect_shard(
     work: Expectation, indices: NDArray[np.int64], *, tile_size: int, workspace: Workspace
 ) -> ShardResult:
     """Align the particles of a shard, tile by tile."""
-    totals = _Totals(work)
+    totals = _empty_totals(work)
     parts = []
     block_size = tile_size * _BLOCK_TILES
     for block_start in range(0, len(indices), block_size):
@@ -101,7 +95,16 @@ def expect_shard(
     columns = {
         name: np.concatenate([getattr(p, name) for p in parts]) for name in Poses.__annotations__
     }
-    return totals.result(indices, Poses(**columns))
+    return ShardResult(indices=indices, poses=Poses(**columns), totals=totals)
+
+
+def _empty_totals(work: Expectation) -> IterationSums:
+    return IterationSums.empty(
+        work.basis,
+        n_classes=len(work.references),
+        n_optics=len(work.noise),
+        n_groups=len(work.group_scale),
+    )
 
 
 def sum_fixed(
@@ -112,16 +115,9 @@ def sum_fixed(
     psi: NDArray[np.float32],
     tile_size: int,
     workspace: Workspace,
-) -> tuple[RingSums, Tensor, Tensor, Tensor]:
-    """Sum images at given classes and rotations (rad), and their power.
-
-    Returns
-    -------
-    tuple
-        The sums; image power and CTF power (optics groups, R) and counts (optics groups,), as in
-        `ShardResult`.
-    """
-    basis, totals = work.basis, _Totals(work)
+) -> IterationSums:
+    """Sum images at given classes and rotations (rad), and their power."""
+    basis, totals = work.basis, _empty_totals(work)
     for start in range(0, len(indices), tile_size):
         part = slice(start, start + tile_size)
         weighted = _weigh(work, indices[part])
@@ -142,44 +138,13 @@ def sum_fixed(
             turns=turn_phases(torch.from_numpy(psi[part]).to(device), basis).T,
         )
         add_posed(totals.sums, tile, posed, basis, workspace)
-        optics = torch.from_numpy(work.images.source.optics_numbers[indices[part]]).to(device)
+        optics = weighted.optics
         strength = weighted.image_power.sum(0)
         is_sound = strength < _HOT * strength.median()
         totals.image_power.index_add_(0, optics, (weighted.image_power * is_sound).T.double())
         totals.ctf_power.index_add_(0, optics, (weighted.ctf_power * is_sound).T.double())
         totals.optics_counts.index_add_(0, optics, torch.ones_like(optics, dtype=torch.float64))
-    return totals.sums, totals.image_power, totals.ctf_power, totals.optics_counts
-
-
-class _Totals:
-    """Sums over the tiles of a shard."""
-
-    def __init__(self, work: Expectation) -> None:
-        basis, device = work.basis, work.basis.angles.device
-        n_optics, n_rings = len(work.noise), basis.n_rings
-
-        def zeros(*shape: int) -> Tensor:
-            return torch.zeros(shape, dtype=torch.float64, device=device)
-
-        self.sums = RingSums.empty(len(work.references), basis)
-        self.offset_square = 0.0
-        self.image_power, self.explained = zeros(n_optics, n_rings), zeros(n_optics, n_rings)
-        self.ctf_power, self.optics_counts = zeros(n_optics, n_rings), zeros(n_optics)
-        self.group_cross, self.group_norm = (zeros(len(work.group_scale)) for _ in range(2))
-
-    def result(self, indices: NDArray[np.int64], poses: Poses) -> ShardResult:
-        return ShardResult(
-            indices=indices,
-            poses=poses,
-            sums=self.sums,
-            offset_square=self.offset_square,
-            image_power=self.image_power,
-            explained=self.explained,
-            ctf_power=self.ctf_power,
-            optics_counts=self.optics_counts,
-            group_cross=self.group_cross,
-            group_norm=self.group_norm,
-        )
+    return totals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +157,9 @@ class _Weighted:
     image_power: Tensor  # (R, n): mean |X|^2 of each ring
     ctf_power: Tensor  # (R, n): mean CTF^2 where images are premultiplied, 1 elsewhere
     before: Tensor  # (n, 2) A: the shift they were given
+    optics: Tensor  # (n,) optics group
+    plain: Tensor  # (R, n): w / sigma^2
+    inverse: Tensor  # (R, n): the same over the square of the image's norm
 
     def part(self, images: slice) -> _Weighted:
         """Take some of the images."""
@@ -202,6 +170,9 @@ class _Weighted:
             image_power=self.image_power[:, images],
             ctf_power=self.ctf_power[:, images],
             before=self.before[images],
+            optics=self.optics[images],
+            plain=self.plain[:, images],
+            inverse=self.inverse[:, images],
         )
 
 
@@ -209,7 +180,7 @@ def _expect_tile(
     work: Expectation,
     indices: NDArray[np.int64],
     weighted: _Weighted,
-    totals: _Totals,
+    totals: IterationSums,
     workspace: Workspace,
 ) -> Poses:
     basis = work.basis
@@ -242,7 +213,7 @@ def _expect_tile(
     add_posed(totals.sums, tile, posed, basis, workspace)
     image = torch.arange(len(indices), device=posterior.device)[:, None]
     spread = (posterior.sum(2) * offset_square[image, found.shift_index]).sum()
-    totals.offset_square += float(spread)
+    totals.offset_square.add_(spread)
     residual = _add_residual(work, indices, totals, weighted, tile, found, posterior, turns)
     return _best_poses(work, indices, weighted, found, posterior, residual)
 
@@ -267,10 +238,9 @@ def _weigh(work: Expectation, indices: NDArray[np.int64]) -> _Weighted:
     cosine, sine = torch.cos(phase), torch.sin(phase)
     moved_real, moved_imaginary = real * cosine + imaginary * sine, imaginary * cosine - real * sine
     optics = torch.from_numpy(source.optics_numbers[indices]).to(device)
-    norm = torch.from_numpy(poses.norm[indices]).to(device)
-    inverse = (basis.weights / work.noise.to(device)[optics]).T  # (R, n): w / sigma^2
+    plain = inverse = (basis.weights / work.noise.to(device)[optics]).T
     if work.corrects_norm:
-        inverse = inverse / norm**2
+        inverse = plain / torch.from_numpy(poses.norm[indices]).to(device) ** 2
     ctf = _ctf_of(work, indices, optics)
     scale = work.group_scale.to(device).float()[
         torch.from_numpy(source.group_numbers[indices]).to(device)
@@ -285,6 +255,9 @@ def _weigh(work: Expectation, indices: NDArray[np.int64]) -> _Weighted:
         image_power=(real**2 + imaginary**2).mean(0),
         ctf_power=torch.where(is_multiplied, (ctf**2).mean(0), 1.0).expand(basis.n_rings, -1),
         before=before,
+        optics=optics,
+        plain=plain,
+        inverse=inverse,
     )
 
 
@@ -330,7 +303,7 @@ def _posterior(found: Candidates, *, is_hard: bool) -> Tensor:
 def _add_residual(
     work: Expectation,
     indices: NDArray[np.int64],
-    totals: _Totals,
+    totals: IterationSums,
     weighted: _Weighted,
     tile: Tile,
     found: Candidates,
@@ -361,22 +334,20 @@ def _add_residual(
     even = torch.tensor([1.0, 2.0, 2.0], device=device)
     turned_power = (turn[:, :3] * even) * references.power[k].permute(1, 0, 2).conj()
     norm = (weighted.power * turned_power).real.sum(2)  # (R, n)
-    optics = torch.from_numpy(source.optics_numbers[indices]).to(device)
-    inverse = (basis.weights / work.noise.to(device)[optics]).T
-    if work.corrects_norm:
-        inverse = inverse / torch.from_numpy(work.poses.norm[indices]).to(device) ** 2
-    explained = (2 * cross - norm) / inverse * weighted.ctf_power
-    plain = (basis.weights / work.noise.to(device)[optics]).T
+    explained = (2 * cross - norm) / weighted.inverse * weighted.ctf_power
     expected = (basis.weights[:, None] * weighted.ctf_power).sum(0) * work.sampler.share
-    residual = ((weighted.image_power - explained) * plain).sum(0) / expected.clamp_min(1e-12)
+    residual = ((weighted.image_power - explained) * weighted.plain).sum(0) / expected.clamp_min(
+        1e-12
+    )
     is_sound = residual < _HOT
     for total, values in (
         (totals.image_power, weighted.image_power),
         (totals.explained, explained),
         (totals.ctf_power, weighted.ctf_power),
     ):
-        total.index_add_(0, optics, (values * is_sound).T.double())
-    totals.optics_counts.index_add_(0, optics, torch.ones_like(optics, dtype=torch.float64))
+        total.index_add_(0, weighted.optics, (values * is_sound).T.double())
+    ones = torch.ones(len(image), dtype=torch.float64, device=device)
+    totals.optics_counts.index_add_(0, weighted.optics, ones)
     groups = torch.from_numpy(source.group_numbers[indices]).to(device)
     totals.group_cross.index_add_(0, groups, cross.sum(0).double())
     totals.group_norm.index_add_(0, groups, norm.sum(0).double())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import torch
@@ -13,13 +13,12 @@ from torch import Tensor
 
 from cryopick.alignment.rings import RingBasis
 from cryopick.alignment.sampling import RingSampler
-from cryopick.alignment.sums import RingSums
 from cryopick.class2d.centring import centre_of_mass_shift, compose_shift
 from cryopick.class2d.em_expect import ShardResult
 from cryopick.class2d.em_state import Poses
+from cryopick.class2d.em_sums import IterationSums
 
 __all__ = [
-    "IterationSums",
     "centre_classes",
     "find_scales",
     "find_sigma_offset",
@@ -32,59 +31,9 @@ _SCALE_RANGE = 5.0  # a group's contrast stays within this factor of the median
 _FEWEST = 10.0  # particles' worth of prior that a group's scale is 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class IterationSums:
-    """Sums of all shards; tensors float64 on the CPU."""
-
-    sums: RingSums
-    offset_square: float
-    image_power: Tensor
-    explained: Tensor
-    ctf_power: Tensor
-    optics_counts: Tensor
-    group_cross: Tensor
-    group_norm: Tensor
-
-
 def merge_shards(shards: Iterable[ShardResult]) -> IterationSums:
-    """Add shards in the order they come in."""
-    merged: IterationSums | None = None
-    for shard in shards:
-        part = _on_cpu(shard)
-        merged = part if merged is None else _add(merged, part)
-    assert merged is not None, "an iteration has at least one shard"
-    return merged
-
-
-def _on_cpu(shard: ShardResult) -> IterationSums:
-    sums = shard.sums
-    return IterationSums(
-        sums=RingSums(
-            numerator=sums.numerator.cpu(),
-            denominator=sums.denominator.cpu(),
-            counts=sums.counts.cpu(),
-        ),
-        offset_square=shard.offset_square,
-        image_power=shard.image_power.cpu(),
-        explained=shard.explained.cpu(),
-        ctf_power=shard.ctf_power.cpu(),
-        optics_counts=shard.optics_counts.cpu(),
-        group_cross=shard.group_cross.cpu(),
-        group_norm=shard.group_norm.cpu(),
-    )
-
-
-def _add(first: IterationSums, second: IterationSums) -> IterationSums:
-    return IterationSums(
-        sums=first.sums.merge(second.sums),
-        offset_square=first.offset_square + second.offset_square,
-        image_power=first.image_power + second.image_power,
-        explained=first.explained + second.explained,
-        ctf_power=first.ctf_power + second.ctf_power,
-        optics_counts=first.optics_counts + second.optics_counts,
-        group_cross=first.group_cross + second.group_cross,
-        group_norm=first.group_norm + second.group_norm,
-    )
+    """Add shards in the order they come in; on the CPU."""
+    return reduce(IterationSums.merge, (shard.totals.cpu() for shard in shards))
 
 
 def update_noise(noise: Tensor, totals: IterationSums, basis: RingBasis, *, share: float) -> Tensor:
@@ -163,7 +112,7 @@ def centre_classes(
 def find_sigma_offset(totals: IterationSums) -> float:
     """Spread of the shifts along one axis, A."""
     count = max(float(totals.optics_counts.sum()), 1.0)
-    return max(math.sqrt(totals.offset_square / count / 2), _LEAST_SIGMA_OFFSET)
+    return max(math.sqrt(float(totals.offset_square) / count / 2), _LEAST_SIGMA_OFFSET)
 
 
 def find_scales(scales: Tensor, totals: IterationSums) -> Tensor:

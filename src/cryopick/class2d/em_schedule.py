@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cryopick.class2d.em_parameters import ClassificationParameters
 
-__all__ = ["Stage", "class_count", "fine_iterations", "stage_of", "subset_of"]
+__all__ = ["Stage", "class_count", "fine_iterations", "sample_of", "stage_of", "subset_of"]
 
 _HARD = 2  # first iterations by best correlation, from a cold start
 _COARSE, _MIDDLE, _FINE = 0.2, 0.2, 0.12  # shares of the iterations
@@ -115,6 +115,13 @@ def subset_of(iteration_start: int, size: int, n_particles: int, *, seed: int) -
     order = np.random.default_rng(seed).permutation(n_particles)
     places = (iteration_start + np.arange(size)) % n_particles
     return np.sort(order[places])
+
+
+def sample_of(n_particles: int, most: int, *, seed: int) -> NDArray[np.int64]:
+    """Draw at most so many particles, in order."""
+    if n_particles <= most:
+        return np.arange(n_particles)
+    return np.sort(np.random.default_rng(seed).choice(n_particles, most, replace=False))
 
 
 def class_count(iteration: int, parameters: ClassificationParameters) -> int:
