@@ -21,7 +21,7 @@ from cryopick.errors import ShapeError
 from cryopick.image.fourier import frequency_grid
 from cryopick.physics import electron_wavelength
 
-__all__ = ["evaluate_ctf", "evaluate_ctf_profile"]
+__all__ = ["ctf_of_phase", "evaluate_ctf", "evaluate_ctf_profile"]
 
 PerImage = float | Tensor  # one number, or one for each image
 
@@ -120,7 +120,7 @@ def evaluate_ctf(
     k2 = fx * fx + fy * fy
     defocus_k2 = xx * (fx * fx) + yy * (fy * fy) + 2 * xy * (fx * fy)
     gamma = _gamma(defocus_k2, k2, voltage, spherical_aberration, amplitude_contrast, phase)
-    ctf = _with_envelope(gamma, k2, b, factor)
+    ctf = ctf_of_phase(gamma, k2, b, factor)
     is_before = gamma.abs() < math.pi / 2
     if ignore_until_first_peak:
         ctf = torch.where(is_before, 1.0, ctf)
@@ -167,7 +167,7 @@ def evaluate_ctf_profile(
     )
     k2 = frequency * frequency
     gamma = _gamma(z * k2, k2, voltage, spherical_aberration, amplitude_contrast, phase)
-    return _with_envelope(gamma, k2, b, factor)
+    return ctf_of_phase(gamma, k2, b, factor)
 
 
 def _per_image(
@@ -203,7 +203,8 @@ def _gamma(
     return linear * defocus_k2 - quartic * (k2 * k2) + offset
 
 
-def _with_envelope(gamma: Tensor, k2: Tensor, bfactor: Tensor, scale: Tensor) -> Tensor:
+def ctf_of_phase(gamma: Tensor, k2: Tensor, bfactor: Tensor, scale: Tensor) -> Tensor:
+    """Take the sine of the phase, with envelope and scale; all broadcast together."""
     ctf = torch.sin(gamma)
     if bool((bfactor != 0).any()):
         ctf = ctf * torch.exp(-bfactor / 4 * k2)

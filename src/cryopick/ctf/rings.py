@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cryopick.checks import require_shape
+from cryopick.ctf.evaluate import ctf_of_phase
 from cryopick.physics import electron_wavelength
 
 __all__ = ["evaluate_ctf_rings"]
@@ -61,9 +62,5 @@ def evaluate_ctf_rings(
     twice = 2 * (angles[:, None] - put(torch.deg2rad(values[:, 2])))
     defocus = put(mean * quadratic) + put(half_difference * quadratic) * torch.cos(twice)
     gamma = defocus[:, None] * k2 - put(quartic) * (k2 * k2) + put(offset)
-    ctf = torch.sin(gamma)
-    if bool((values[:, 4] != 0).any()):
-        ctf = ctf * torch.exp(-put(values[:, 4]) / 4 * k2)
-    if bool((values[:, 5] != 1).any()):
-        ctf = ctf * put(values[:, 5])
+    ctf = ctf_of_phase(gamma, k2, put(values[:, 4]), put(values[:, 5]))
     return torch.where(gamma.abs() < math.pi / 2, 1.0, ctf) if ignore_until_first_peak else ctf
