@@ -19,9 +19,9 @@ import torch
 
 from cryopick.io.micrograph import read_micrograph
 from cryopick.picking.evaluate import evaluate_picks
+from cryopick.picking.field_picks import FieldPicks
 from cryopick.picking.log import pick_log
 from cryopick.picking.log_parameters import LogParameters
-from cryopick.picking.log_picks import LogPicks
 from cryopick.picking.log_relion import pick_log_relion
 from cryopick.tables.relion import picks_of_file
 
@@ -53,7 +53,7 @@ def main() -> None:
 
 def _pick(
     micrograph: Path | torch.Tensor, pixel_size: float, parameters: LogParameters
-) -> LogPicks:
+) -> FieldPicks:
     field = micrograph
     if isinstance(field, Path):
         field = torch.from_numpy(read_micrograph(field))

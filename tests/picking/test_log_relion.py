@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
+from cryopick.ctf.field_ctf import FieldCtf
 from cryopick.errors import DataError, ParameterError
+from cryopick.picking.field_picks import FieldPicks
 from cryopick.picking.log_parameters import LogParameters
-from cryopick.picking.log_picks import LogPicks
 from cryopick.picking.log_relion import _take_highest, pick_log_relion
 from cryopick.picking.log_relion_response import (
-    FieldCtf,
     ctf_until_first_peak,
     scale_diameters,
     working_size,
@@ -54,14 +54,14 @@ def simulated_field(
     return field
 
 
-def pick(field: np.ndarray, **given: Any) -> LogPicks:
+def pick(field: np.ndarray, **given: Any) -> FieldPicks:
     ctf = given.pop("ctf", None)
     return pick_log_relion(
         torch.from_numpy(field), pixel_size=1.5, parameters=parameters(**given), ctf=ctf
     )
 
 
-def table(found: LogPicks) -> np.ndarray:
+def table(found: FieldPicks) -> np.ndarray:
     keep = found.is_pick
     return np.stack([found.x[keep], found.y[keep], found.fom[keep]], axis=1)
 

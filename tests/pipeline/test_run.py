@@ -13,7 +13,7 @@ from cryopick.cli.console import EXIT_SOME_FAILED
 from cryopick.errors import ParameterError, ProjectError
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.io.mrc import read_mrc, write_mrc
-from cryopick.picking.log_picks import LogPicks
+from cryopick.picking.field_picks import FieldPicks
 from cryopick.pipeline import picking, report_sections
 from cryopick.pipeline.evaluate import evaluate_pick_files
 from cryopick.pipeline.report_sample import choose_over_range
@@ -141,7 +141,7 @@ def test_a_broken_micrograph_is_listed_and_the_rest_goes_on(data, tmp_path):
 def test_no_pick_at_all_gives_a_report_that_says_so(data, tmp_path, monkeypatch):
     def find_nothing(*_, **__):
         nothing = np.zeros(0)
-        return LogPicks(nothing, nothing, nothing, nothing, 4.0, 1.0, {})
+        return FieldPicks(nothing, nothing, nothing, nothing, 4.0, 1.0, {})
 
     monkeypatch.setattr(picking, "pick_log", find_nothing)
     result = run(data, tmp_path)

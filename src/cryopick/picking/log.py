@@ -25,8 +25,8 @@ from cryopick.image.fourier import frequency_grid
 from cryopick.picking.detection import Detections, detect
 from cryopick.picking.field import WorkingField, prepare_field
 from cryopick.picking.field_masks import contamination
+from cryopick.picking.field_picks import FieldPicks
 from cryopick.picking.log_parameters import LogParameters
-from cryopick.picking.log_picks import LogPicks
 from cryopick.picking.radial_profile import learn_profile, profile_response
 from cryopick.picking.size import measure_diameters
 
@@ -54,7 +54,7 @@ class _Search(NamedTuple):
     is_searched: Tensor
 
 
-def pick_log(micrograph: Tensor, *, pixel_size: float, parameters: LogParameters) -> LogPicks:
+def pick_log(micrograph: Tensor, *, pixel_size: float, parameters: LogParameters) -> FieldPicks:
     """Find particles of a size range in one micrograph.
 
     Parameters
@@ -68,7 +68,7 @@ def pick_log(micrograph: Tensor, *, pixel_size: float, parameters: LogParameters
 
     Returns
     -------
-    LogPicks
+    FieldPicks
         All peaks above one standard deviation of the noise, with the z-score as figure of merit.
 
     Raises
@@ -184,7 +184,7 @@ def _learned_response(
 
 def _as_picks(
     search: _Search, found: Detections, hollowness: Tensor, parameters: LogParameters
-) -> LogPicks:
+) -> FieldPicks:
     field = search.field
     positions = found.positions.double().cpu().numpy()
     diameters = measure_diameters(
@@ -203,7 +203,7 @@ def _as_picks(
             "fom": found.best[rows][:, columns].float().cpu().numpy(),
             "mask": search.is_searched[rows][:, columns].float().cpu().numpy(),
         }
-    return LogPicks(
+    return FieldPicks(
         x=positions[:, 1] * field.scale[1] + field.offset[1],
         y=positions[:, 0] * field.scale[0] + field.offset[0],
         fom=found.scores.double().cpu().numpy(),

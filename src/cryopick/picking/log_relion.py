@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryopick.checks import require_above, require_shape
+from cryopick.ctf.field_ctf import FieldCtf
 from cryopick.errors import ParameterError
+from cryopick.picking.field_picks import FieldPicks
 from cryopick.picking.log_parameters import LogParameters
-from cryopick.picking.log_picks import LogPicks
 from cryopick.picking.log_relion_response import (
-    FieldCtf,
     blob_responses,
     ctf_until_first_peak,
     scale_diameters,
@@ -38,7 +38,7 @@ def pick_log_relion(
     pixel_size: float,
     parameters: LogParameters,
     ctf: FieldCtf | None = None,
-) -> LogPicks:
+) -> FieldPicks:
     """Find blobs in one micrograph with RELION's algorithm.
 
     Parameters
@@ -54,7 +54,7 @@ def pick_log_relion(
 
     Returns
     -------
-    LogPicks
+    FieldPicks
         Every peak above 0, found with the same rule as the picks. Figures of merit are the
         response of the z-scored micrograph; positions lie on the grid of working pixels. Maps,
         if asked for, are of working pixels: ``LoG<d>`` for every diameter, ``bestLoG``,
@@ -177,7 +177,7 @@ def _compete(responses: Tensor, frame: _Frame) -> _Field:
 
 def _search(
     field: _Field, diameters: list[float], frame: _Frame, parameters: LogParameters
-) -> LogPicks:
+) -> FieldPicks:
     """Find the peaks and put them where they are in the micrograph."""
     below = (len(diameters) - _IN_RANGE) // 2
     in_range = np.array(diameters[below : below + _IN_RANGE])
@@ -189,7 +189,7 @@ def _search(
     is_low = values < field.mean + parameters.value("upper_threshold") * field.deviation
     rows, columns, values = rows[is_low], columns[is_low], values[is_low]
     scale = frame.side / frame.work
-    return LogPicks(
+    return FieldPicks(
         x=(columns - frame.work // 2 + frame.width // 2) * scale,
         y=(rows - frame.work // 2 + frame.height // 2) * scale,
         fom=values,

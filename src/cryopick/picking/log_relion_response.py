@@ -8,18 +8,16 @@ Laplacian of a Gaussian of width d / pi.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from cryopick.ctf.evaluate import evaluate_ctf
+from cryopick.ctf.field_ctf import FieldCtf
 from cryopick.errors import DataError, ParameterError
 from cryopick.image.fourier import crop_rfft, frequency_grid
 from cryopick.picking.log_parameters import LogParameters
 
 __all__ = [
-    "FieldCtf",
     "blob_responses",
     "ctf_until_first_peak",
     "scale_diameters",
@@ -31,18 +29,6 @@ _ROWS_AT_ONCE = 64  # rows transformed together stay in the cache
 _LARGEST_PRIME = 43  # a factor of this size makes a transform slow
 _SMALLEST = 16  # working pixels along a side
 _NEGLIGIBLE = 20.0  # exponent beyond which a filter's tail is below single precision
-
-
-class FieldCtf(NamedTuple):
-    """CTF of one micrograph."""
-
-    defocus_u: float  # A, underfocus positive
-    defocus_v: float  # A
-    defocus_angle: float  # deg
-    voltage: float  # kV
-    spherical_aberration: float  # mm
-    amplitude_contrast: float  # fraction
-    phase_shift: float = 0.0  # deg
 
 
 def scale_diameters(parameters: LogParameters) -> list[float]:
@@ -202,9 +188,7 @@ def ctf_until_first_peak(ctf: FieldCtf, *, work: int, pixel_size: float) -> Tens
     Tensor
         (work, work // 2 + 1) float32.
     """
-    values = evaluate_ctf(
-        (work, work), pixel_size=pixel_size, until_first_peak=True, **ctf._asdict()
-    )[0]
+    values = ctf.evaluate((work, work), pixel_size=pixel_size, until_first_peak=True)
     return torch.where(values.abs() < 1e-8, 1e-8, values)
 
 

@@ -22,17 +22,18 @@ import numpy as np
 import pandas as pd
 import torch
 
+from cryopick.ctf.field_ctf import FieldCtf
 from cryopick.errors import CryopickError, DataError
 from cryopick.execution.local import make_executor
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.io.micrograph import read_micrograph, read_micrograph_size
 from cryopick.io.mrc import write_mrc
 from cryopick.io.star import write_star
+from cryopick.picking.field_picks import FieldPicks
 from cryopick.picking.log import pick_log
 from cryopick.picking.log_parameters import LogParameters
-from cryopick.picking.log_picks import LogPicks
 from cryopick.picking.log_relion import pick_log_relion
-from cryopick.picking.log_relion_response import FieldCtf, scale_diameters, working_size
+from cryopick.picking.log_relion_response import scale_diameters, working_size
 from cryopick.pipeline.job import Job, ProgressCallback, Record, Task, identity_of
 from cryopick.tables.micrographs import micrograph_path, open_micrographs, pixel_sizes
 from cryopick.tables.model import Micrographs, require_columns
@@ -270,7 +271,7 @@ def _require_room(micrograph: torch.Tensor, field: _Field) -> None:
         )
 
 
-def _pick(micrograph: torch.Tensor, field: _Field) -> LogPicks:
+def _pick(micrograph: torch.Tensor, field: _Field) -> FieldPicks:
     size, parameters = field.pixel_size, field.parameters
     try:
         if parameters.mode == "relion":
@@ -284,7 +285,7 @@ def _pick(micrograph: torch.Tensor, field: _Field) -> LogPicks:
         raise
 
 
-def _write_maps(found: LogPicks, side: int, field: _Field) -> list[str]:
+def _write_maps(found: FieldPicks, side: int, field: _Field) -> list[str]:
     names = []
     for name, pixels in found.maps.items():
         names.append(f"fom_maps/{field.key}_{name}.mrc")

@@ -1,4 +1,4 @@
-"""What either mode of the blob picker finds in one micrograph."""
+"""What a picker finds in one micrograph."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LogPicks"]
+__all__ = ["FieldPicks"]
 
 
-class LogPicks(NamedTuple):
+class FieldPicks(NamedTuple):
     """All peaks of one micrograph above a low floor, best first, and where to cut them.
 
     A pick is a peak whose figure of merit is at least `threshold`; the peaks below it are kept so
@@ -24,6 +24,8 @@ class LogPicks(NamedTuple):
     threshold: float
     valid_fraction: float  # fraction of the field that was searched, not masked
     maps: dict[str, NDArray[np.float32]]  # (y, x) each, by name; empty unless asked for
+    class_number: NDArray[np.int64] | None = None  # (n,) template, from 1; None where there is none
+    psi: NDArray[np.float64] | None = None  # (n,) deg, turns the particle onto its template
 
     @property
     def is_pick(self) -> NDArray[np.bool_]:
