@@ -7,11 +7,46 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["learn_profile", "profile_response"]
+__all__ = ["learn_profile", "learned_response", "profile_response"]
 
 _FEWEST = 15  # particles that make a profile
 _CHUNK = 64  # particles gathered at once: memory stays small
 _TAPER = 0.75  # share of the radius from which the profile fades to zero
+
+
+def learned_response(image: Tensor, centers_yx: Tensor, *, radius: float) -> Tensor | None:
+    """Seek in each half of a field what the picks of the other half look like.
+
+    As no half is judged by what was learned from itself, noise does not come to look like
+    particles; only along the seam, over one profile's width, are the two responses blended.
+
+    Parameters
+    ----------
+    image
+        (y, x), real; 0 where it is not valid.
+    centers_yx
+        (n, 2) px: what is known of particles.
+    radius
+        How far the profile reaches, px.
+
+    Returns
+    -------
+    Tensor or None
+        (y, x), each half a correlation with a template of mean 0 and unit norm; None if one half
+        has too few particles.
+    """
+    shape = (image.shape[0], image.shape[1])
+    is_left = centers_yx[:, 1] < shape[1] / 2
+    left = learn_profile(image, centers_yx[is_left], radius=radius)
+    right = learn_profile(image, centers_yx[~is_left], radius=radius)
+    if left is None or right is None:
+        return None
+    image_rfft = torch.fft.rfft2(image)
+    columns = torch.arange(shape[1], device=image.device)
+    share = ((columns - shape[1] / 2) / radius + 0.5).clamp(0, 1)  # of the left half's profile
+    of_left = profile_response(image_rfft, left, shape=shape)
+    of_right = profile_response(image_rfft, right, shape=shape)
+    return of_left * share + of_right * (1 - share)
 
 
 def learn_profile(image: Tensor, centers_yx: Tensor, *, radius: float) -> Tensor | None:
