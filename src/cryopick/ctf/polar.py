@@ -1,0 +1,162 @@
+"""A power spectrum in polar bins, and the phase of the CTF there.
+
+A bin knows the mean of k^2, k^2 cos 2 phi and k^2 sin 2 phi over its pixels; the phase of the CTF
+is linear in these, so that the centre of mass of a bin is right even where it holds few pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cryopick.ctf.spectrum import MeanSpectrum
+from cryopick.image.fourier import frequency_grid
+from cryopick.physics import electron_wavelength
+
+__all__ = [
+    "WINDOW_CORRELATION",
+    "Lens",
+    "PolarSpectrum",
+    "ctf_phase",
+    "polar_spectrum",
+    "ring_contrast",
+    "ring_period",
+]
+
+# pixels of a row that are as good as one independent pixel under a Hann window: 1 + 2 4/9 + 2 1/36
+WINDOW_CORRELATION = 1.94
+
+
+class Lens(NamedTuple):
+    """What the CTF depends on besides the focus."""
+
+    voltage: float  # kV
+    spherical_aberration: float  # mm
+    amplitude_contrast: float  # fraction
+
+
+class PolarSpectrum(NamedTuple):
+    """Logarithm of the power in bins of direction and frequency, (H, R) float64 on the CPU."""
+
+    log_power: Tensor  # free of the bias of the logarithm of noise
+    variance: Tensor  # of log_power, by counting; inf where a bin is empty
+    k2: Tensor  # 1/A^2
+    k2_cos: Tensor  # k^2 cos 2 phi, phi from x towards y
+    k2_sin: Tensor
+    frequency: Tensor  # (R,) 1/A, of the rings
+    tile_length: float  # A, side of the tiles
+    angle: Tensor  # (H,) rad, middle of the sectors
+
+
+def polar_spectrum(
+    spectrum: MeanSpectrum, *, min_resolution: float, max_resolution: float, n_angles: int
+) -> PolarSpectrum:
+    """Gather the pixels of a spectrum in polar bins.
+
+    Parameters
+    ----------
+    spectrum
+        Mean over tiles.
+    min_resolution, max_resolution
+        A, of the coarsest and the finest ring.
+    n_angles
+        Sectors of half a turn.
+
+    Returns
+    -------
+    PolarSpectrum
+        The axes of the spectrum, where lines of a detector show, are left out.
+    """
+    side = spectrum.power.shape[0]
+    step = 1 / (side * spectrum.pixel_size)
+    fy, fx = frequency_grid(
+        (side, side),
+        pixel_size=spectrum.pixel_size,
+        dtype=torch.float64,
+        device=spectrum.power.device,
+    )
+    k2 = fy * fy + fx * fx
+    first, last = math.ceil(1 / (min_resolution * step)), math.floor(1 / (max_resolution * step))
+    last = min(last, side // 2 - 1)
+    ring = torch.round(k2.sqrt() / step).long()
+    angle = torch.atan2(fy.expand_as(k2), fx.expand_as(k2)) % math.pi
+    sector = (angle * (n_angles / math.pi)).long().clamp(max=n_angles - 1)
+    is_axis = (fx.abs() < 1.5 * step) | (fy.abs() < 1.5 * step)
+    is_used = (ring >= first) & (ring <= last) & ~is_axis
+    n_rings = last - first + 1
+    place = (sector * n_rings + ring - first)[is_used]
+    size = n_angles * n_rings
+
+    def mean(values: Tensor) -> Tensor:
+        total = torch.bincount(place, values[is_used], minlength=size).cpu()
+        return (total / count.clamp(min=1)).reshape(n_angles, n_rings)
+
+    count = torch.bincount(place, minlength=size).cpu().double()
+    power = mean(spectrum.power)
+    # a bin is one pixel wide, so its pixels are neighbours in one direction only
+    samples = 1 + (count - 1).clamp(min=0) / WINDOW_CORRELATION
+    samples = samples.reshape(n_angles, n_rings) * spectrum.n_tiles
+    is_there = (count > 0).reshape(n_angles, n_rings) & (power > 0)
+    log_power = power.clamp(min=torch.finfo(torch.float64).tiny).log()
+    log_power -= torch.digamma(samples) - samples.log()  # of the mean of so many exponentials
+    return PolarSpectrum(
+        log_power=torch.where(is_there, log_power, 0.0),
+        variance=torch.where(is_there, 1 / samples, math.inf),
+        k2=mean(k2),
+        k2_cos=mean(k2 * torch.cos(2 * angle)),
+        k2_sin=mean(k2 * torch.sin(2 * angle)),
+        frequency=torch.arange(first, last + 1, dtype=torch.float64) * step,
+        tile_length=1 / step,
+        angle=(torch.arange(n_angles, dtype=torch.float64) + 0.5) * (math.pi / n_angles),
+    )
+
+
+def ctf_phase(
+    lens: Lens,
+    *,
+    k2: Tensor,
+    defocus_k2: Tensor,
+    phase_shift: float | Tensor = 0.0,
+) -> Tensor:
+    """Phase of the CTF, rad; the formula of `cryopick.ctf.evaluate`.
+
+    Parameters
+    ----------
+    lens
+        Of the microscope.
+    k2
+        1/A^2.
+    defocus_k2
+        Defocus in the direction of each sample, A, times k2.
+    phase_shift
+        Of a phase plate, rad.
+    """
+    wavelength = electron_wavelength(lens.voltage)
+    quartic = math.pi / 2 * lens.spherical_aberration * 1e7 * wavelength**3
+    offset = math.asin(lens.amplitude_contrast)
+    return math.pi * wavelength * defocus_k2 - quartic * k2 * k2 + offset + phase_shift
+
+
+def ring_period(lens: Lens, *, frequency: Tensor, defocus: float | Tensor) -> Tensor:
+    """Distance from one zero of the CTF to the next at each frequency, 1/A."""
+    wavelength = electron_wavelength(lens.voltage)
+    quartic = math.pi / 2 * lens.spherical_aberration * 1e7 * wavelength**3
+    slope = 2 * math.pi * wavelength * defocus * frequency - 4 * quartic * frequency**3
+    return math.pi / slope.abs().clamp(min=1e-3)
+
+
+def ring_contrast(period: Tensor, tile_length: float) -> Tensor:
+    """Share of the contrast of rings that tiles of this size leave, from 1 to 0.
+
+    Notes
+    -----
+    The spectrum of a windowed tile is the true one convolved with the window's, so a ripple of
+    period p loses as the autocorrelation of the window does at the lag 1 / p; for a Hann window
+    ((1 - x) (2 + cos 2 pi x) + 3 / (2 pi) sin 2 pi x) / 3, x being the lag over the side.
+    """
+    lag = (1 / (period * tile_length)).clamp(max=1)
+    turn = 2 * math.pi * lag
+    return ((1 - lag) * (2 + torch.cos(turn)) + 1.5 / math.pi * torch.sin(turn)) / 3

@@ -1,0 +1,147 @@
+"""The mean power spectrum of a micrograph: tiles that overlap by half, under a window.
+
+A tile that is unlike the rest, such as one on a damaged border, a lump of ice or a hole, is left
+out. Only frequencies that will be fitted are kept.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cryopick.checks import require_above, require_shape
+from cryopick.errors import DataError
+from cryopick.image.fourier import crop_rfft
+
+__all__ = ["MeanSpectrum", "average_spectrum"]
+
+_OUTLIER = 5.0  # robust standard deviations of the logarithm of a tile's variance
+_LEAST_SPREAD = 0.05  # of that logarithm: tiles that differ by less than this are alike
+_PIXELS_AT_ONCE = 1 << 22  # of tiles transformed together: 16 MB of float32
+
+
+class MeanSpectrum(NamedTuple):
+    """Power of a micrograph by frequency."""
+
+    power: Tensor  # (side, side // 2 + 1) mean over tiles, DC first, pixels of the input squared
+    pixel_size: float  # A/px that an image of this spectrum's size would have
+    n_tiles: int  # that were averaged
+    n_left_out: int  # because they are unlike the others
+
+
+def average_spectrum(
+    micrograph: Tensor, *, tile_size: int, pixel_size: float, max_resolution: float
+) -> MeanSpectrum:
+    """Average the power spectra of tiles.
+
+    Parameters
+    ----------
+    micrograph
+        (y, x), real floating point, finite.
+    tile_size
+        Side of a tile, px, even; the frequency step is 1 / (tile_size pixel_size).
+    pixel_size
+        A/px.
+    max_resolution
+        A; finer frequencies are cut away, as shrinking would.
+
+    Returns
+    -------
+    MeanSpectrum
+        On the device of `micrograph`.
+
+    Raises
+    ------
+    DataError
+        If the micrograph is smaller than a tile, holds NaN or infinity, or is constant.
+
+    Notes
+    -----
+    Welch's method (IEEE Trans. Audio Electroacoust. 15 (1967) 70) with a Hann window: tiles that
+    overlap by half are nearly independent under it.
+    """
+    require_shape(micrograph, "y x", name="micrograph")
+    require_above(pixel_size, 0, name="pixel_size", unit="A/px")
+    _require_content(micrograph, tile_size)
+    side = _kept_side(tile_size, pixel_size, max_resolution)
+    hann = torch.hann_window(
+        tile_size, periodic=False, dtype=micrograph.dtype, device=micrograph.device
+    )
+    window = hann[:, None] * hann[None, :]
+    rows, columns = (_starts(n, tile_size) for n in micrograph.shape)
+    corners = [(y, x) for y in rows for x in columns]
+    is_kept = _alike(micrograph, corners, tile_size)
+    corners = [c for c, keep in zip(corners, is_kept, strict=True) if keep]
+    total = torch.zeros(side, side // 2 + 1, dtype=torch.float64, device=micrograph.device)
+    batch = max(1, _PIXELS_AT_ONCE // tile_size**2)
+    for first in range(0, len(corners), batch):
+        tiles = _cut(micrograph, corners[first : first + batch], tile_size)
+        tiles = (tiles - tiles.mean((1, 2), keepdim=True)) * window
+        kept = crop_rfft(torch.fft.rfft2(tiles), shape=(side, side))
+        total += (kept.real.square() + kept.imag.square()).sum(0)
+    return MeanSpectrum(
+        power=total / len(corners),
+        pixel_size=pixel_size * tile_size / side,
+        n_tiles=len(corners),
+        n_left_out=len(is_kept) - len(corners),
+    )
+
+
+def _require_content(micrograph: Tensor, tile_size: int) -> None:
+    if min(micrograph.shape) < tile_size:
+        raise DataError(
+            "micrograph",
+            must=f"be at least as large as a tile, {tile_size} px",
+            got=f"{micrograph.shape[1]} x {micrograph.shape[0]} px",
+            remedy="Lower --tile-size or leave the micrograph out",
+        )
+    if not bool(torch.isfinite(micrograph).all()):
+        n_bad = int((~torch.isfinite(micrograph)).sum())
+        raise DataError(
+            "micrograph",
+            must="hold finite numbers only",
+            got=f"NaN or infinity in {n_bad} pixels",
+            remedy="Write the micrograph again or leave it out",
+        )
+    low, high = float(micrograph.min()), float(micrograph.max())
+    if high - low <= 1e-6 * max(abs(low), abs(high)):
+        raise DataError(
+            "micrograph",
+            must="have contrast",
+            got=f"{low:g} in every pixel",
+            remedy="Leave the micrograph out",
+        )
+
+
+def _kept_side(tile_size: int, pixel_size: float, max_resolution: float) -> int:
+    """Even side of a spectrum whose Nyquist frequency is just beyond `max_resolution`."""
+    wanted = 2 * math.ceil(1.02 * tile_size * pixel_size / max_resolution) + 2
+    return min(tile_size, wanted)
+
+
+def _starts(length: int, tile_size: int) -> list[int]:
+    """Where tiles begin: from edge to edge, half a tile apart or a little less."""
+    count = math.ceil((length - tile_size) / (tile_size / 2)) + 1
+    return [round(i * (length - tile_size) / max(1, count - 1)) for i in range(count)]
+
+
+def _cut(micrograph: Tensor, corners: list[tuple[int, int]], size: int) -> Tensor:
+    return torch.stack([micrograph[y : y + size, x : x + size] for y, x in corners])
+
+
+def _alike(micrograph: Tensor, corners: list[tuple[int, int]], size: int) -> list[bool]:
+    """Find tiles whose variance, as a whole and from pixel to pixel, is that of the others."""
+    spreads = []
+    for corner in corners:
+        tile = _cut(micrograph, [corner], size)[0].to(torch.float64)
+        steps = tile[:, 1:] - tile[:, :-1]
+        spreads.append(torch.stack([tile.var(), steps.var()]))
+    table = torch.stack(spreads)
+    logs = torch.log(table.clamp(min=1e-6 * float(table.max())))
+    middle = logs.median(0).values
+    spread = 1.4826 * (logs - middle).abs().median(0).values
+    deviation = (logs - middle).abs() / spread.clamp(min=_LEAST_SPREAD)
+    return [bool(ok) for ok in (deviation < _OUTLIER).all(1)]
