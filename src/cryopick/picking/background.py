@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +14,12 @@ from torch import Tensor
 from cryopick.image.filters import local_mean
 
 __all__ = [
+    "NoisePeaks",
     "Standardised",
+    "discovery_threshold",
     "exclude_discs",
     "expected_false_peaks",
+    "noise_threshold",
     "standardise",
     "threshold_for",
     "threshold_for_discoveries",
@@ -25,6 +29,8 @@ _MINIMUM_SHARE = 0.15  # of a window must be background, else the whole field's 
 _CHUNK = 64  # discs cleared at once: memory stays small
 _NEVER = 1e30  # a threshold that nothing passes
 _LOWEST = 2.0  # standard deviations: below this the count of noise peaks is no longer exact
+
+NoisePeaks = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # thresholds to expected numbers
 
 
 class Standardised(NamedTuple):
@@ -119,10 +125,23 @@ def threshold_for(false_peaks: float, *, roughness: float, area: float) -> float
     """
     if area and not roughness:
         return _NEVER  # no background to measure noise on
+    return noise_threshold(false_peaks, expected=_peaks_of(roughness, area))
+
+
+def noise_threshold(false_peaks: float, *, expected: NoisePeaks) -> float:
+    """Find the threshold above which noise makes so many peaks; from 1 to 20.
+
+    Parameters
+    ----------
+    false_peaks
+        Expected number of peaks, above 0.
+    expected
+        Gives the expected number of noise peaks above each of some thresholds; falling.
+    """
     low, high = 1.0, 20.0
     for _ in range(60):
         middle = (low + high) / 2
-        if expected_false_peaks(middle, roughness=roughness, area=area) > false_peaks:
+        if expected(np.array([middle]))[0] > false_peaks:
             low = middle
         else:
             high = middle
@@ -159,10 +178,47 @@ def threshold_for_discoveries(
         As for `expected_false_peaks`.
     """
     threshold = threshold_for(false_peaks, roughness=roughness, area=area)
+    return discovery_threshold(
+        scores,
+        threshold=threshold,
+        false_share=false_share,
+        at_least=at_least,
+        expected=_peaks_of(roughness, area),
+    )
+
+
+def discovery_threshold(
+    scores: NDArray[np.float64],
+    *,
+    threshold: float,
+    false_share: float,
+    at_least: int,
+    expected: NoisePeaks,
+) -> float:
+    """Lower a threshold where there are many more peaks than noise can make.
+
+    Parameters
+    ----------
+    scores
+        (n,) peaks, descending.
+    threshold
+        Of an empty field.
+    false_share, at_least
+        As for `threshold_for_discoveries`.
+    expected
+        As for `noise_threshold`.
+    """
     rank = np.arange(1, len(scores) + 1)
-    expected = expected_false_peaks(scores, roughness=roughness, area=area)
-    fits = (expected <= false_share * rank) & (rank >= at_least) & (scores >= _LOWEST)
+    fits = (expected(scores) <= false_share * rank) & (rank >= at_least) & (scores >= _LOWEST)
     return min(threshold, float(scores[fits].min())) if fits.any() else threshold
+
+
+def _peaks_of(roughness: float, area: float) -> NoisePeaks:
+    def expected(thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
+        result = expected_false_peaks(thresholds, roughness=roughness, area=area)
+        return np.asarray(result)
+
+    return expected
 
 
 def exclude_discs(is_valid: Tensor, centers_yx: Tensor, *, radius: float) -> Tensor:
