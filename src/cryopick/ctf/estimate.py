@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from cryopick.checks import require_above, require_shape
@@ -20,13 +19,17 @@ from cryopick.errors import DataError, ParameterError
 from cryopick.image.fourier import good_size
 from cryopick.physics import electron_wavelength
 
-__all__ = ["CtfEstimate", "estimate_ctf"]
+__all__ = ["CtfEstimate", "estimate_ctf", "require_rings"]
 
 _N_ANGLES = 36  # sectors of half a turn
+_NYQUIST = 2.05  # px, of the finest ring
 _TILE = 0.78  # of wavelength times largest defocus: 768 A for 50,000 A at 300 kV
 _LEAST_TILE = 64  # px
 _LEAST_ZEROS = 3  # of the CTF, that must be seen for a fit to be trusted
-_LEAST_SCORE = 9.0  # standard deviations of noise; fields without rings reach 5 to 8
+_LEAST_SCORE = 7.5  # standard deviations of noise; fields without rings reach 5, rarely 7
+_LEAST_AGREEMENT = 0.42  # of a perfect fit; rings of another phase shift reach 0.3
+_RIVAL = 0.85  # of the best correlation, that no other defocus may reach
+_SAME = 500.0  # A: fits that differ by less are one
 _TOLERANCE = 1.02  # of the limits of the search, for what is refined
 
 
@@ -38,11 +41,13 @@ class CtfEstimate(NamedTuple):
     max_resolution: float  # A, to which rings follow the CTF; min_resolution if not trusted
     is_trusted: bool  # whether rings are there without doubt
     score: float  # the correlation in standard deviations of what noise would give
+    agreement: float  # correlation where rings stand out of the noise, 1 for a perfect fit
     defocus_error: float  # A, standard error of the mean defocus by counting
     curves: CtfCurves  # averages along lines of equal phase
     background: Tensor  # (R,) log power, on the frequencies of the curves
+    envelope: Tensor  # (R,) log power of the peaks of rings, above the background
     spectrum: MeanSpectrum  # on the device of the micrograph
-    n_zeros: int  # of the CTF, between the coarsest ring and max_resolution
+    n_zeros: int  # of the CTF, over the rings that follow it
 
 
 def estimate_ctf(
@@ -89,17 +94,17 @@ def estimate_ctf(
     Notes
     -----
     The spectrum is averaged on the device of `micrograph`; the fit to its polar bins, which are
-    few, is made in float64 on the CPU. The fit is trusted if its correlation is at least 9
-    standard deviations of noise, rings follow it over three zeros of the CTF, and its values lie
-    inside the limits. Method: docs/design.md; the correlation with a CTF after Rohou &
-    Grigorieff, J. Struct. Biol. 192 (2015) 216.
+    few, is made in float64 on the CPU. The fit is trusted if its correlation is at least 7.5
+    standard deviations of noise, and 0.42 of what is possible where rings stand out of the noise;
+    if rings follow it over three zeros of the CTF, no other defocus correlates nearly as well,
+    and its values lie inside the limits. Method: docs/design.md; the correlation with a CTF is
+    that of Rohou & Grigorieff, J. Struct. Biol. 192 (2015) 216.
     """
     parameters = parameters or CtfParameters()
     require_shape(micrograph, "y x", name="micrograph")
     lens = Lens(voltage, spherical_aberration, amplitude_contrast)
     _require_lens(lens, pixel_size)
-    finest = max(parameters.max_resolution, 2.05 * pixel_size)
-    _require_rings(lens, parameters, finest)
+    finest = require_rings(lens, parameters, pixel_size=pixel_size)
     mean = average_spectrum(
         micrograph,
         tile_size=_tile_size(micrograph, pixel_size, lens, parameters),
@@ -112,9 +117,11 @@ def estimate_ctf(
         max_resolution=finest,
         n_angles=_N_ANGLES,
     )
-    fit, quality = _best_fit(polar, lens, parameters)
+    fit, quality, has_rival = _best_fit(polar, lens, parameters)
     is_trusted = (
-        quality.score >= _LEAST_SCORE
+        not has_rival
+        and quality.score >= _LEAST_SCORE
+        and quality.agreement >= _LEAST_AGREEMENT
         and quality.n_zeros >= _LEAST_ZEROS
         and _is_inside(fit, parameters)
     )
@@ -124,9 +131,11 @@ def estimate_ctf(
         max_resolution=quality.max_resolution if is_trusted else parameters.min_resolution,
         is_trusted=is_trusted,
         score=quality.score,
+        agreement=quality.agreement,
         defocus_error=float(fit.error[0]),
         curves=quality.curves,
         background=fit.background,
+        envelope=fit.envelope,
         spectrum=mean,
         n_zeros=quality.n_zeros,
     )
@@ -151,19 +160,40 @@ def _require_lens(lens: Lens, pixel_size: float) -> None:
         )
 
 
-def _require_rings(lens: Lens, parameters: CtfParameters, finest: float) -> None:
-    """Refuse pixels, or limits, between which no defocus puts enough zeros of the CTF."""
-    ends = torch.tensor([1 / parameters.min_resolution, 1 / finest], dtype=torch.float64)
-    most = electron_wavelength(lens.voltage) * parameters.max_defocus
-    n_zeros = most * float(ends[1] ** 2 - ends[0] ** 2) if ends[1] > ends[0] else 0.0
+def require_rings(lens: Lens, parameters: CtfParameters, *, pixel_size: float) -> float:
+    """Refuse pixels, or limits, between which no defocus puts enough zeros of the CTF.
+
+    Parameters
+    ----------
+    lens
+        Of the microscope.
+    parameters
+        Limits of defocus and resolution.
+    pixel_size
+        A/px.
+
+    Returns
+    -------
+    float
+        A, finest ring that pixels and limits leave.
+
+    Raises
+    ------
+    ParameterError
+        If there are fewer than three zeros at the largest defocus.
+    """
+    finest = max(parameters.max_resolution, _NYQUIST * pixel_size)
+    span = 1 / finest**2 - 1 / parameters.min_resolution**2
+    n_zeros = electron_wavelength(lens.voltage) * parameters.max_defocus * max(0.0, span)
     if n_zeros < _LEAST_ZEROS:
         raise ParameterError(
             "max_defocus",
             must=f"put {_LEAST_ZEROS} rings between {parameters.min_resolution:g} A and "
             f"{finest:.3g} A, the finest that pixels and limits leave",
-            got=f"{max(0.0, n_zeros):.1f} rings at {parameters.max_defocus:g} A",
+            got=f"{n_zeros:.1f} rings at {parameters.max_defocus:g} A",
             remedy="Use less binned micrographs, or raise --max-defocus",
         )
+    return finest
 
 
 def _tile_size(micrograph: Tensor, pixel_size: float, lens: Lens, parameters: CtfParameters) -> int:
@@ -188,8 +218,8 @@ def _tile_size(micrograph: Tensor, pixel_size: float, lens: Lens, parameters: Ct
 
 def _best_fit(
     polar: PolarSpectrum, lens: Lens, parameters: CtfParameters
-) -> tuple[Fit, FitQuality]:
-    """Search, refine what was found, and take the fit of the best correlation."""
+) -> tuple[Fit, FitQuality, bool]:
+    """Search, refine what was found, take the best fit and say whether another is as good."""
     candidates = search_defocus(
         polar,
         lens,
@@ -200,7 +230,16 @@ def _best_fit(
     fits = [_refined(polar, lens, parameters, one) for one in _distinct(candidates)]
     judged = [(fit, judge_fit(polar, lens, fit)) for fit in fits]
     inside = [one for one in judged if _is_inside(one[0], parameters)]
-    return max(inside or judged, key=lambda one: one[1].figure_of_merit)
+    fit, quality = max(inside or judged, key=lambda one: one[1].figure_of_merit)
+    again = _refined(polar, lens, parameters, _place_of(fit))
+    if again.cost < fit.cost:
+        fit, quality = again, judge_fit(polar, lens, again)
+    limit = _RIVAL * quality.figure_of_merit
+    has_rival = any(
+        abs(other.defocus - fit.defocus) > _SAME and its.figure_of_merit > limit
+        for other, its in judged
+    )
+    return fit, quality, has_rival
 
 
 def _refined(polar: PolarSpectrum, lens: Lens, parameters: CtfParameters, start: Candidate) -> Fit:
@@ -212,6 +251,17 @@ def _refined(polar: PolarSpectrum, lens: Lens, parameters: CtfParameters, start:
         angle=start.angle,
         phase_shift=start.phase_shift,
         has_phase_shift=parameters.phase_shift,
+    )
+
+
+def _place_of(fit: Fit) -> Candidate:
+    """Start from a fit: background and envelope are found anew, and better, from there."""
+    return Candidate(
+        defocus=fit.defocus,
+        half_difference=math.hypot(fit.difference_cos, fit.difference_sin),
+        angle=math.atan2(fit.difference_sin, fit.difference_cos) / 2,
+        phase_shift=fit.phase_shift,
+        score=0.0,
     )
 
 

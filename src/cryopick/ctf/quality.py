@@ -43,8 +43,9 @@ class FitQuality(NamedTuple):
 
     figure_of_merit: float  # correlation with the CTF over all bins, from -1 to 1
     score: float  # the same in standard deviations of noise
+    agreement: float  # correlation where rings stand out of the noise, over what noise allows
     max_resolution: float  # A; inf where no ring follows the CTF
-    n_zeros: int  # zeros of the CTF between the coarsest ring and that resolution
+    n_zeros: int  # zeros of the CTF over the rings that follow it
     curves: CtfCurves
 
 
@@ -72,19 +73,30 @@ def judge_fit(spectrum: PolarSpectrum, lens: Lens, fit: Fit) -> FitQuality:
     contrast = ring_contrast(period, spectrum.tile_length)
     rings = -0.5 * contrast * torch.cos(2 * _phase_in_bins(spectrum, lens, fit))
     is_there = spectrum.variance.isfinite()
-    model = torch.where(is_there, without_smooth(rings, basis), 0.0) * weight
+    rings = torch.where(is_there, without_smooth(rings, basis), 0.0)
+    model = rings * weight
     product, norm = float((data * model).sum()), float(model.square().sum())
     size = float(torch.where(is_there, data, 0.0).square().sum())
     curves = equiphase_curves(spectrum, lens, fit)
-    last = _last_good(curves, lens, fit)
-    resolution = math.inf if last is None else 1 / float(curves.frequency[last])
+    run = _good_run(curves, lens, fit)
+    resolution = math.inf if run is None else 1 / float(curves.frequency[run[1]])
     return FitQuality(
         figure_of_merit=product / math.sqrt(max(norm * size, 1e-12)),
         score=product / math.sqrt(max(norm * WINDOW_CORRELATION, 1e-12)),
+        agreement=_agreement(data, rings, torch.where(is_there, weight, 0.0)),
         max_resolution=resolution,
-        n_zeros=0 if last is None else _zeros(curves.frequency[[0, last]], lens, fit),
+        n_zeros=0 if run is None else _zeros(curves.frequency[list(run)], lens, fit),
         curves=curves,
     )
+
+
+def _agreement(data: Tensor, rings: Tensor, weight: Tensor) -> float:
+    """Correlation of bins weighted by their share of signal, over its value for a perfect fit."""
+    rings = rings / rings.square().mean(0).sqrt().clamp(min=1e-3)
+    w2 = weight.square()
+    size = float((w2 * data.square()).sum() * (w2 * rings.square()).sum())
+    best = float((w2 * weight).sum() / w2.sum().clamp(min=1e-12))
+    return float((w2 * data * rings).sum()) / max(math.sqrt(size) * best, 1e-12)
 
 
 def _phase_in_bins(spectrum: PolarSpectrum, lens: Lens, fit: Fit) -> Tensor:
@@ -182,20 +194,22 @@ def _without_line(values: Tensor) -> Tensor:
     return rest - place * ((rest @ place) / (place @ place))
 
 
-def _last_good(curves: CtfCurves, lens: Lens, fit: Fit) -> int | None:
-    """Last ring before the correlation stays low for a whole period of the CTF."""
+def _good_run(curves: CtfCurves, lens: Lens, fit: Fit) -> tuple[int, int] | None:
+    """First ring that follows the CTF, and the last before a whole period that does not."""
     step = float(curves.frequency[1] - curves.frequency[0])
     periods = ring_period(lens, frequency=curves.frequency, defocus=fit.defocus) / step
     halves = periods.ceil().clamp(min=_LEAST_RINGS, max=len(periods))
     independent = (2 * halves + 1).clamp(max=len(periods)) / WINDOW_CORRELATION
     limit = (_SIGNIFICANT / independent.sqrt()).clamp(min=_GOOD, max=0.9)
-    last = None
-    for ring, is_good in enumerate((curves.correlation >= limit).tolist()):
-        if is_good:
-            last = ring
-        elif last is not None and ring - last > max(_LEAST_RINGS, float(periods[ring])):
+    good = torch.nonzero(curves.correlation >= limit).flatten().tolist()
+    if not good:
+        return None
+    last = good[0]
+    for ring in good:
+        if ring - last > max(_LEAST_RINGS, float(periods[ring])):
             break
-    return last
+        last = ring
+    return good[0], last
 
 
 def _zeros(ends: Tensor, lens: Lens, fit: Fit) -> int:

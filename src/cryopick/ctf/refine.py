@@ -3,8 +3,9 @@
     log P = log(exp b(k) + exp a(k) (1 - c(k) cos 2 gamma) / 2)
 
 with smooth b (all that the lens does not ring: noise) and a (all that it does), c the contrast
-that tiles leave to rings, and gamma of `cryopick.ctf.evaluate`. Defocus, astigmatism, its direction and, where asked for, the phase shift
-are found together with b and a, so that neither background nor envelope moves the rings.
+that tiles leave to rings, and gamma of `cryopick.ctf.evaluate`. Defocus, astigmatism, its direction
+and the phase shift, if asked for, are found together with b and a, so that neither background nor
+envelope moves the rings.
 
 Strong rings of particles do not have a smooth envelope: the particle's own transform oscillates,
 the same in all directions. The mean of a ring is therefore trusted only to a share of its signal,
@@ -37,7 +38,10 @@ _ENVELOPE_ERROR = 0.25  # of the signal of a ring: oscillations that a spline ca
 _ROUNDS = 30
 _SMALL = 0.02  # a step, in standard errors, at which the fit has settled
 _FAINT = 1e-3  # of the background: envelopes below this are not told apart
-_PRIOR = 0.05  # 1 / variance of the curvature of a spline's coefficients
+# 1 / variance of the curvature of a spline's coefficients: noise is smooth, so that where the
+# rings leave it open, it is the signal that rises
+_BACKGROUND_PRIOR, _ENVELOPE_PRIOR = 25.0, 0.05
+_STARTS = (25.0, 1e5)  # the same prior for the background to start from: soft, and nearly a line
 _OUTLIER = 4.0  # standard deviations beyond which a bin counts less
 
 
@@ -100,7 +104,12 @@ def refine_fit(
         ],
         dtype=torch.float64,
     )
-    values = problem.start(start)
+    # where rings leave background and envelope open, the sum of squares has two minima
+    fits = [_descend(problem, problem.start(start, stiffness)) for stiffness in _STARTS]
+    return min(fits, key=lambda fit: fit.cost)
+
+
+def _descend(problem: _Problem, values: Tensor) -> Fit:
     damping = 1e-2
     model = problem.evaluate(values)
     weights = problem.weights(model)
@@ -110,13 +119,12 @@ def refine_fit(
         step = -torch.linalg.solve(scaled, gradient)
         tried = problem.clamp(values + step)
         new_model = problem.evaluate(tried)
-        new_cost = problem.cost(new_model, tried, weights)
-        if new_cost > cost:
+        if problem.cost(new_model, tried, weights) > cost:
             damping *= 8
             if damping > 1e6:
                 break
             continue
-        is_settled = problem.size_of(step, normal) < _SMALL
+        is_settled = damping < 1 and problem.size_of(step, normal) < _SMALL
         values, model, damping = tried, new_model, max(damping / 5, 1e-6)
         weights = problem.weights(model)
         cost, normal, gradient = problem.normal(model, values, weights)
@@ -153,21 +161,26 @@ class _Problem:
         # of units in which all four are of order one: A, A, A, rad
         self.scale = torch.tensor([100.0, 100.0, 100.0, 0.1], dtype=torch.float64)
         self.has_phase_shift = has_phase_shift
-        curvature = torch.diff(torch.eye(_N_ENVELOPE, dtype=torch.float64), n=2, dim=0)
-        self.prior = _PRIOR * curvature.T @ curvature
+        self.prior = torch.zeros(2 * [4 + _N_BACKGROUND + _N_ENVELOPE], dtype=torch.float64)
+        nb = 4 + _N_BACKGROUND
+        self.prior[4:nb, 4:nb] = _BACKGROUND_PRIOR * _curvature(_N_BACKGROUND)
+        self.prior[nb:, nb:] = _ENVELOPE_PRIOR * _curvature(_N_ENVELOPE)
 
-    def start(self, lens_values: Tensor) -> Tensor:
+    def start(self, lens_values: Tensor, stiffness: float) -> Tensor:
         """First background and envelope: fits to the dark and to the bright parts of rings."""
         sine2 = self._rings(self._gamma(lens_values))
         weight = torch.where(self.spectrum.variance.isfinite(), 1 / self.spectrum.variance, 0.0)
         background = _weighted_fit(
-            self.basis_b, self.spectrum.log_power, weight * (1 - sine2).pow(4)
+            self.basis_b,
+            self.spectrum.log_power,
+            weight * (1 - sine2).pow(4),
+            stiffness,
         )
         floor = self.basis_b @ background
         rest = torch.exp(self.spectrum.log_power - floor) - 1
         bright = weight * sine2.square()
         envelope = torch.log((rest * bright).sum(0).clamp(min=0) / (bright * sine2).sum(0) + 0.01)
-        spline = _weighted_fit(self.basis_a, (envelope + floor)[None], bright.sum(0)[None])
+        spline = _weighted_fit(self.basis_a, (envelope + floor)[None], bright.sum(0)[None], 1.0)
         return torch.cat([lens_values / self.scale, background, spline])
 
     def _gamma(self, lens_values: Tensor) -> Tensor:
@@ -218,9 +231,8 @@ class _Problem:
         return (rows - (1 - weights.share) * mean) * weights.bins.sqrt()
 
     def _prior_cost(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        envelope = values[4 + _N_BACKGROUND :]
-        pull = self.prior @ envelope
-        return 0.5 * envelope @ pull, pull
+        pull = self.prior @ values
+        return 0.5 * values @ pull, pull
 
     def cost(self, model: _Model, values: Tensor, weights: _Weights) -> Tensor:
         residual = self._whitened(model.log_power - self.spectrum.log_power, weights)
@@ -241,9 +253,8 @@ class _Problem:
         gradient = rows @ residual
         normal = rows @ rows.T
         prior_cost, pull = self._prior_cost(values)
-        nb = 4 + _N_BACKGROUND
-        gradient[nb:] += pull
-        normal[nb:, nb:] += self.prior
+        gradient += pull
+        normal += self.prior
         normal.diagonal().add_(1e-6)  # what nothing depends on stays where it is
         return 0.5 * residual.square().sum() + prior_cost, normal, gradient
 
@@ -270,10 +281,16 @@ class _Problem:
         )
 
 
-def _weighted_fit(basis: Tensor, rows: Tensor, weight: Tensor) -> Tensor:
+def _curvature(count: int) -> Tensor:
+    """Quadratic form of the second differences of so many coefficients."""
+    differences = torch.diff(torch.eye(count, dtype=torch.float64), n=2, dim=0)
+    return differences.T @ differences
+
+
+def _weighted_fit(basis: Tensor, rows: Tensor, weight: Tensor, prior: float) -> Tensor:
     """Least-squares coefficients (n_splines,) of rows (H, R) over rings."""
     per_ring = weight.sum(0)
-    normal = basis.T @ (per_ring[:, None] * basis)
+    normal = basis.T @ (per_ring[:, None] * basis) + prior * _curvature(basis.shape[1])
     normal.diagonal().add_(1e-6 * float(normal.diagonal().max()) + 1e-12)
     solution: Tensor = torch.linalg.solve(normal, basis.T @ (weight * rows).sum(0))
     return solution

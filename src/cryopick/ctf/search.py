@@ -86,14 +86,16 @@ def search_defocus(
         n_inside=max(2, math.ceil((defocus_range[1] - defocus_range[0]) / step) + 1),
         n_margin=math.ceil(max_astigmatism / 2 / step),
     )
-    offsets = _curves(grid, spectrum.angle)
+    # many phase shifts make up for a coarser grid of astigmatism
+    coarser = 1 if len(phase_shifts) == 1 else 2
+    curves = _curves(grid, spectrum.angle, coarser=coarser)
     found: list[Candidate] = []
     for phase_shift in phase_shifts:
         model = _models(spectrum, lens, grid.places, phase_shift)
         model = without_smooth(model, basis)
         product = (data * weight) @ model.T
         norm = weight.square() @ model.square().T
-        found += _score_curves(product, norm, grid, offsets, phase_shift, n_candidates)
+        found += _score_curves(product, norm, grid, curves, phase_shift, n_candidates)
     return sorted(found, key=lambda c: -c.score)
 
 
@@ -148,11 +150,13 @@ def _models(spectrum: PolarSpectrum, lens: Lens, defocus: Tensor, phase_shift: f
     return -0.5 * ring_contrast(period, spectrum.tile_length) * torch.cos(2 * gamma)
 
 
-def _curves(grid: _Grid, angles: Tensor) -> list[tuple[float, float, Tensor]]:
+def _curves(grid: _Grid, angles: Tensor, *, coarser: int) -> list[tuple[float, float, Tensor]]:
     """Every astigmatism to try: half difference, direction, and its steps in each sector."""
     curves = [(0.0, 0.0, torch.zeros(len(angles), dtype=torch.long))]
-    directions = torch.arange(_N_DIRECTIONS, dtype=torch.float64) * (math.pi / _N_DIRECTIONS)
-    for half in range(_COARSER, grid.n_margin + 1, _COARSER):
+    n_directions = _N_DIRECTIONS // coarser
+    directions = torch.arange(n_directions, dtype=torch.float64) * (math.pi / n_directions)
+    stride = _COARSER * coarser
+    for half in range(stride, grid.n_margin + 1, stride):
         for direction in directions:
             steps = torch.round(half * torch.cos(2 * (angles - direction))).long()
             curves.append((half * grid.step, float(direction), steps))

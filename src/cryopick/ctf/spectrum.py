@@ -135,11 +135,10 @@ def _cut(micrograph: Tensor, corners: list[tuple[int, int]], size: int) -> Tenso
 def _alike(micrograph: Tensor, corners: list[tuple[int, int]], size: int) -> list[bool]:
     """Find tiles whose variance, as a whole and from pixel to pixel, is that of the others."""
     spreads = []
-    for corner in corners:
-        tile = _cut(micrograph, [corner], size)[0].to(torch.float64)
-        steps = tile[:, 1:] - tile[:, :-1]
-        spreads.append(torch.stack([tile.var(), steps.var()]))
-    table = torch.stack(spreads)
+    for y, x in corners:
+        tile = micrograph[y : y + size : 2, x : x + size]  # half of the rows are enough
+        spreads.append(torch.stack([tile.var(), (tile[:, 1:] - tile[:, :-1]).var()]))
+    table = torch.stack(spreads).to(torch.float64)
     logs = torch.log(table.clamp(min=1e-6 * float(table.max())))
     middle = logs.median(0).values
     spread = 1.4826 * (logs - middle).abs().median(0).values
