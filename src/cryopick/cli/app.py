@@ -13,6 +13,7 @@ from cryopick import __version__
 from cryopick.cli.class2d import class2d_app
 from cryopick.cli.console import error_line, warn
 from cryopick.cli.convert import convert
+from cryopick.cli.ctf import ctf_app
 from cryopick.cli.evaluate import evaluate_app
 from cryopick.cli.extract import extract
 from cryopick.cli.pick import pick_app
@@ -58,6 +59,7 @@ def _common(
 
 
 app.add_typer(class2d_app, name="class2d")
+app.add_typer(ctf_app, name="ctf")
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(pick_app, name="pick")
 app.add_typer(select_app, name="select")

@@ -46,7 +46,7 @@ class CtfEstimate(NamedTuple):
     curves: CtfCurves  # averages along lines of equal phase
     background: Tensor  # (R,) log power, on the frequencies of the curves
     envelope: Tensor  # (R,) log power of the peaks of rings, above the background
-    spectrum: MeanSpectrum  # on the device of the micrograph
+    spectrum: MeanSpectrum
     n_zeros: int  # of the CTF, over the rings that follow it
 
 

@@ -31,7 +31,7 @@ def half_picture(estimate: CtfEstimate) -> Tensor:
         peaks, as the CTF is; outside the rings that were fitted both are 0.
     """
     spectrum, curves = estimate.spectrum, estimate.curves
-    power = spectrum.power.cpu()
+    power = spectrum.power
     side = power.shape[0]
     step = 1 / (side * spectrum.pixel_size)
     fy = torch.fft.fftfreq(side, spectrum.pixel_size, dtype=torch.float64)[:, None]

@@ -76,7 +76,6 @@ def polar_spectrum(
         (side, side),
         pixel_size=spectrum.pixel_size,
         dtype=torch.float64,
-        device=spectrum.power.device,
     )
     k2 = fy * fy + fx * fx
     first, last = math.ceil(1 / (min_resolution * step)), math.floor(1 / (max_resolution * step))
@@ -91,10 +90,10 @@ def polar_spectrum(
     size = n_angles * n_rings
 
     def mean(values: Tensor) -> Tensor:
-        total = torch.bincount(place, values[is_used], minlength=size).cpu()
+        total = torch.bincount(place, values[is_used], minlength=size)
         return (total / count.clamp(min=1)).reshape(n_angles, n_rings)
 
-    count = torch.bincount(place, minlength=size).cpu().double()
+    count = torch.bincount(place, minlength=size).double()
     power = mean(spectrum.power)
     # a bin is one pixel wide, so its pixels are neighbours in one direction only
     samples = 1 + (count - 1).clamp(min=0) / WINDOW_CORRELATION

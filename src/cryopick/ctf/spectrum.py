@@ -26,7 +26,7 @@ _PIXELS_AT_ONCE = 1 << 22  # of tiles transformed together: 16 MB of float32
 class MeanSpectrum(NamedTuple):
     """Power of a micrograph by frequency."""
 
-    power: Tensor  # (side, side // 2 + 1) mean over tiles, DC first, pixels of the input squared
+    power: Tensor  # (side, side // 2 + 1) float64, mean over tiles, DC first
     pixel_size: float  # A/px that an image of this spectrum's size would have
     n_tiles: int  # that were averaged
     n_left_out: int  # because they are unlike the others
@@ -51,7 +51,7 @@ def average_spectrum(
     Returns
     -------
     MeanSpectrum
-        On the device of `micrograph`.
+        Computed on the device of `micrograph`, kept on the CPU.
 
     Raises
     ------
@@ -75,13 +75,13 @@ def average_spectrum(
     corners = [(y, x) for y in rows for x in columns]
     is_kept = _alike(micrograph, corners, tile_size)
     corners = [c for c, keep in zip(corners, is_kept, strict=True) if keep]
-    total = torch.zeros(side, side // 2 + 1, dtype=torch.float64, device=micrograph.device)
+    total = torch.zeros(side, side // 2 + 1, dtype=torch.float64)
     batch = max(1, _PIXELS_AT_ONCE // tile_size**2)
     for first in range(0, len(corners), batch):
         tiles = _cut(micrograph, corners[first : first + batch], tile_size)
         tiles = (tiles - tiles.mean((1, 2), keepdim=True)) * window
         kept = crop_rfft(torch.fft.rfft2(tiles), shape=(side, side))
-        total += (kept.real.square() + kept.imag.square()).sum(0)
+        total += (kept.real.square() + kept.imag.square()).sum(0).cpu().to(torch.float64)
     return MeanSpectrum(
         power=total / len(corners),
         pixel_size=pixel_size * tile_size / side,
@@ -138,7 +138,7 @@ def _alike(micrograph: Tensor, corners: list[tuple[int, int]], size: int) -> lis
     for y, x in corners:
         tile = micrograph[y : y + size : 2, x : x + size]  # half of the rows are enough
         spreads.append(torch.stack([tile.var(), (tile[:, 1:] - tile[:, :-1]).var()]))
-    table = torch.stack(spreads).to(torch.float64)
+    table = torch.stack(spreads).cpu().to(torch.float64)
     logs = torch.log(table.clamp(min=1e-6 * float(table.max())))
     middle = logs.median(0).values
     spread = 1.4826 * (logs - middle).abs().median(0).values

@@ -28,7 +28,6 @@ def draw_ctf(
     model: Values,
     correlation: Values,
     max_resolution: float,
-    step: float,
     title: str,
 ) -> Figure:
     """Draw one fit.
@@ -36,7 +35,8 @@ def draw_ctf(
     Parameters
     ----------
     halves
-        (side, side) spectrum on the left and fit on the right, 0 at zeros of the CTF, 1 at peaks.
+        (side, side) spectrum on the left and fit on the right, 0 at zeros of the CTF, 1 at peaks,
+        with the frequency step of the curves.
     frequency
         (R,) 1/A, of the curves.
     measured, model
@@ -45,15 +45,13 @@ def draw_ctf(
         (R,) of the two near each ring.
     max_resolution
         A, drawn as a line and a circle.
-    step
-        1/A from pixel to pixel of `halves`.
     title
         Of the whole.
     """
     with rc_context(STYLE):
         figure = Figure(figsize=(_WIDTH / 96, _HEIGHT / 96), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(0.36, 0.64))
-        _draw_halves(left, halves, 1 / max_resolution / step)
+        _draw_halves(left, halves, 1 / max_resolution / float(frequency[1] - frequency[0]))
         _draw_curves(right, frequency, measured, model)
         twin = right.twinx()
         _draw_correlation(twin, frequency, correlation, 1 / max_resolution)

@@ -80,7 +80,18 @@ _ALIGNMENT = {
     "n_significant": "rlnNrOfSignificantSamples",
 }
 _OURS = {"diameter": "rlnParticleDiameter", "is_junk": "cryopickIsJunk"}
-MICROGRAPH_ROWS: dict[str, str] = {**_NAMES, **_CTF, **_CTF_QUALITY}
+MICROGRAPH_ROWS: dict[str, str] = {
+    **_NAMES,
+    "ctf_image": "rlnCtfImage",
+    "defocus_u": "rlnDefocusU",
+    "defocus_v": "rlnDefocusV",
+    "astigmatism": "rlnCtfAstigmatism",
+    "defocus_angle": "rlnDefocusAngle",
+    "ctf_fom": "rlnCtfFigureOfMerit",
+    "ctf_max_resolution": "rlnCtfMaxResolution",
+    **_CTF,
+    "is_ctf_trusted": "cryopickIsCtfTrusted",
+}
 PARTICLE_ROWS: dict[str, str] = {
     **_POSITION,
     "image": "rlnImageName",  # with image_index; the two are joined and split beside this list
@@ -103,11 +114,12 @@ _INTEGERS = frozenset(
         "image_index",
         "class_number",
         "is_junk",
+        "is_ctf_trusted",
         "group_number",
         "n_significant",
     }
 )
-_TEXTS = frozenset({"optics_group_name", "micrograph", "image"})
+_TEXTS = frozenset({"optics_group_name", "micrograph", "image", "ctf_image"})
 
 
 def from_relion(rows: pd.DataFrame, names: Mapping[str, str], source: Path) -> pd.DataFrame:
