@@ -34,6 +34,14 @@ class Detections(NamedTuple):
     best: Tensor  # (y, x): largest score over the responses
     which: Tensor  # (y, x) int64: the response that gave it
 
+    def subset(self, is_kept: Tensor) -> Detections:
+        """Keep some of the peaks, (n,) bool."""
+        return self._replace(
+            positions=self.positions[is_kept],
+            pixels=self.pixels[is_kept],
+            scores=self.scores[is_kept],
+        )
+
 
 def detect(
     responses: Tensor,

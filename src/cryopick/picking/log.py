@@ -76,6 +76,7 @@ def pick_log(micrograph: Tensor, *, pixel_size: float, parameters: LogParameters
         working_pixel_size=parameters.min_diameter / _PIXELS_PER_DIAMETER,
         min_diameter=parameters.min_diameter,
         max_diameter=parameters.max_diameter,
+        edge_distance=parameters.min_diameter / 2,
         white_particles=parameters.white_particles,
         mask=parameters.value("mask"),
     )

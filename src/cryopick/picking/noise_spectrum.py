@@ -12,7 +12,7 @@ from cryopick.image.fourier import good_size
 
 __all__ = ["noise_power"]
 
-_DYNAMIC_RANGE = 300.0  # largest over smallest power: beyond it a field was filtered, not seen
+_DYNAMIC_RANGE = 6.0  # largest over smallest power: less was filtered away, with the signal
 
 
 def noise_power(

@@ -25,7 +25,7 @@ class SearchField(NamedTuple):
     image_rfft: Tensor  # (y, x // 2 + 1) of the high-passed field, filled where it is not valid
     frequency: Tensor  # (y, x // 2 + 1), 1/A
     is_valid: Tensor  # (y, x) bool: neither margin, nor damaged, nor contaminated
-    is_searched: Tensor  # (y, x) bool: valid, and a particle there is whole
+    is_searched: Tensor  # (y, x) bool: valid, and far enough from the edge
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -91,6 +91,7 @@ def prepare_search(
     working_pixel_size: float,
     min_diameter: float,
     max_diameter: float,
+    edge_distance: float,
     white_particles: bool,
     mask: bool,
 ) -> SearchField:
@@ -106,6 +107,8 @@ def prepare_search(
         A/px to shrink to; a micrograph that is coarser stays as it is.
     min_diameter, max_diameter
         Of the particles, A. Structures much longer than the largest are filtered out.
+    edge_distance
+        Least distance of a particle's centre from the edge of what is not damaged, A.
     white_particles
         Whether particles are already white; else the contrast is inverted.
     mask
@@ -135,7 +138,7 @@ def prepare_search(
     image = _filled(field.image, is_valid, radius=round(max_diameter / field.pixel_size))
     image_rfft = torch.fft.rfft2(image) * high_pass(frequency, length=max_diameter)
     depth = ndimage.distance_transform_edt(field.is_valid.cpu().numpy())
-    is_deep = torch.from_numpy(np.asarray(depth > min_diameter / 2 / field.pixel_size))
+    is_deep = torch.from_numpy(np.asarray(depth > edge_distance / field.pixel_size))
     return SearchField(
         field, image_rfft, frequency, is_valid, is_deep.to(is_valid.device) & is_valid
     )
