@@ -26,8 +26,8 @@ _NYQUIST = 2.05  # px, of the finest ring
 _TILE = 0.78  # of wavelength times largest defocus: 768 A for 50,000 A at 300 kV
 _LEAST_TILE = 64  # px
 _LEAST_ZEROS = 3  # of the CTF, that must be seen for a fit to be trusted
-_LEAST_SCORE = 7.5  # standard deviations of noise; fields without rings reach 5, rarely 7
-_LEAST_AGREEMENT = 0.42  # of a perfect fit; rings of another phase shift reach 0.3
+_LEAST_SCORE = 7.0  # standard deviations of noise; noise alone reaches 5
+_LEAST_AGREEMENT = 0.5  # of a perfect fit; with a wrong phase shift, or 8-bit artefacts, 0.4
 _RIVAL = 0.85  # of the best correlation, that no other defocus may reach
 _SAME = 500.0  # A: fits that differ by less are one
 _TOLERANCE = 1.02  # of the limits of the search, for what is refined
@@ -94,8 +94,8 @@ def estimate_ctf(
     Notes
     -----
     The spectrum is averaged on the device of `micrograph`; the fit to its polar bins, which are
-    few, is made in float64 on the CPU. The fit is trusted if its correlation is at least 7.5
-    standard deviations of noise, and 0.42 of what is possible where rings stand out of the noise;
+    few, is made in float64 on the CPU. The fit is trusted if its correlation is at least 7
+    standard deviations of noise, and half of what is possible where rings stand out of the noise;
     if rings follow it over three zeros of the CTF, no other defocus correlates nearly as well,
     and its values lie inside the limits. Method: docs/design.md; the correlation with a CTF is
     that of Rohou & Grigorieff, J. Struct. Biol. 192 (2015) 216.
@@ -250,6 +250,7 @@ def _refined(polar: PolarSpectrum, lens: Lens, parameters: CtfParameters, start:
         half_difference=start.half_difference,
         angle=start.angle,
         phase_shift=start.phase_shift,
+        has_astigmatism=parameters.max_astigmatism > 0,
         has_phase_shift=parameters.phase_shift,
     )
 
@@ -294,7 +295,8 @@ def _is_inside(fit: Fit, parameters: CtfParameters) -> bool:
     low = math.radians(parameters.min_phase_shift) - step
     high = math.radians(parameters.max_phase_shift) + step
     is_phase = not parameters.phase_shift or low <= fit.phase_shift <= high
-    is_round = difference <= max(parameters.max_astigmatism * _TOLERANCE, 100.0)
+    slack = 3 * float(fit.error[1:3].max())  # noise looks like a little astigmatism
+    is_round = difference <= parameters.max_astigmatism * _TOLERANCE + slack
     return is_defocus and is_phase and is_round
 
 

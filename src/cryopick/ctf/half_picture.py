@@ -40,7 +40,7 @@ def half_picture(estimate: CtfEstimate) -> Tensor:
     is_fitted = (place >= 0) & (place <= len(curves.frequency) - 1)
     ring = torch.round(place).long().clamp(0, len(curves.frequency) - 1)
     contrast = torch.exp(estimate.envelope - estimate.background)
-    contrast += _NOISE_SHARE / math.sqrt(spectrum.n_tiles)
+    contrast += _NOISE_SHARE / math.sqrt(spectrum.n_independent)
     measured = (power / torch.exp(estimate.background)[ring] - 1) / contrast[ring]
     ctf = evaluate_ctf(
         (side, side),

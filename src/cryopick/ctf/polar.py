@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cryopick.ctf.spectrum import MeanSpectrum
+from cryopick.ctf.spectrum import MeanSpectrum, hann_autocorrelation
 from cryopick.image.fourier import frequency_grid
 from cryopick.physics import electron_wavelength
 
@@ -97,13 +97,13 @@ def polar_spectrum(
     power = mean(spectrum.power)
     # a bin is one pixel wide, so its pixels are neighbours in one direction only
     samples = 1 + (count - 1).clamp(min=0) / WINDOW_CORRELATION
-    samples = samples.reshape(n_angles, n_rings) * spectrum.n_tiles
+    samples = samples.reshape(n_angles, n_rings) * spectrum.n_independent
     is_there = (count > 0).reshape(n_angles, n_rings) & (power > 0)
     log_power = power.clamp(min=torch.finfo(torch.float64).tiny).log()
     log_power -= torch.digamma(samples) - samples.log()  # of the mean of so many exponentials
     return PolarSpectrum(
         log_power=torch.where(is_there, log_power, 0.0),
-        variance=torch.where(is_there, 1 / samples, math.inf),
+        variance=torch.where(is_there, torch.polygamma(1, samples), math.inf),
         k2=mean(k2),
         k2_cos=mean(k2 * torch.cos(2 * angle)),
         k2_sin=mean(k2 * torch.sin(2 * angle)),
@@ -153,9 +153,6 @@ def ring_contrast(period: Tensor, tile_length: float) -> Tensor:
     Notes
     -----
     The spectrum of a windowed tile is the true one convolved with the window's, so a ripple of
-    period p loses as the autocorrelation of the window does at the lag 1 / p; for a Hann window
-    ((1 - x) (2 + cos 2 pi x) + 3 / (2 pi) sin 2 pi x) / 3, x being the lag over the side.
+    period p loses as the autocorrelation of the window does at the lag 1 / p.
     """
-    lag = (1 / (period * tile_length)).clamp(max=1)
-    turn = 2 * math.pi * lag
-    return ((1 - lag) * (2 + torch.cos(turn)) + 1.5 / math.pi * torch.sin(turn)) / 3
+    return hann_autocorrelation(1 / (period * tile_length))

@@ -195,7 +195,11 @@ def _without_line(values: Tensor) -> Tensor:
 
 
 def _good_run(curves: CtfCurves, lens: Lens, fit: Fit) -> tuple[int, int] | None:
-    """First ring that follows the CTF, and the last before a whole period that does not."""
+    """First and last ring of the longest stretch that follows the CTF.
+
+    A stretch ends where a whole period of the CTF is not followed; near 1 / 30 A the transform of
+    the particle may well hide one.
+    """
     step = float(curves.frequency[1] - curves.frequency[0])
     periods = ring_period(lens, frequency=curves.frequency, defocus=fit.defocus) / step
     halves = periods.ceil().clamp(min=_LEAST_RINGS, max=len(periods))
@@ -204,12 +208,13 @@ def _good_run(curves: CtfCurves, lens: Lens, fit: Fit) -> tuple[int, int] | None
     good = torch.nonzero(curves.correlation >= limit).flatten().tolist()
     if not good:
         return None
-    last = good[0]
-    for ring in good:
-        if ring - last > max(_LEAST_RINGS, float(periods[ring])):
-            break
-        last = ring
-    return good[0], last
+    runs = [[good[0], good[0]]]
+    for ring in good[1:]:
+        if ring - runs[-1][1] > max(_LEAST_RINGS, float(periods[ring])):
+            runs.append([ring, ring])
+        runs[-1][1] = ring
+    first, last = max(runs, key=lambda run: run[1] - run[0])
+    return first, last
 
 
 def _zeros(ends: Tensor, lens: Lens, fit: Fit) -> int:

@@ -66,6 +66,7 @@ def refine_fit(
     half_difference: float,
     angle: float,
     phase_shift: float,
+    has_astigmatism: bool = True,
     has_phase_shift: bool,
 ) -> Fit:
     """Refine a place found by the search.
@@ -80,8 +81,8 @@ def refine_fit(
         A, where to start.
     angle, phase_shift
         rad.
-    has_phase_shift
-        Whether to fit the phase shift too.
+    has_astigmatism, has_phase_shift
+        Whether to fit these too, or to hold them.
 
     Returns
     -------
@@ -94,7 +95,8 @@ def refine_fit(
     """
     period = ring_period(lens, frequency=spectrum.frequency, defocus=defocus)
     contrast = ring_contrast(period, spectrum.tile_length)
-    problem = _Problem(spectrum, lens, contrast, has_phase_shift=has_phase_shift)
+    is_free = (True, has_astigmatism, has_astigmatism, has_phase_shift)
+    problem = _Problem(spectrum, lens, contrast, is_free)
     start = torch.tensor(
         [
             defocus,
@@ -150,7 +152,11 @@ class _Problem:
     """The residuals and their derivatives."""
 
     def __init__(
-        self, spectrum: PolarSpectrum, lens: Lens, contrast: Tensor, *, has_phase_shift: bool
+        self,
+        spectrum: PolarSpectrum,
+        lens: Lens,
+        contrast: Tensor,
+        is_free: tuple[bool, bool, bool, bool],
     ) -> None:
         self.spectrum = spectrum
         self.lens = lens
@@ -160,7 +166,7 @@ class _Problem:
         self.quadratic = math.pi * electron_wavelength(lens.voltage)
         # of units in which all four are of order one: A, A, A, rad
         self.scale = torch.tensor([100.0, 100.0, 100.0, 0.1], dtype=torch.float64)
-        self.has_phase_shift = has_phase_shift
+        self.is_free = torch.tensor(is_free)
         self.prior = torch.zeros(2 * [4 + _N_BACKGROUND + _N_ENVELOPE], dtype=torch.float64)
         nb = 4 + _N_BACKGROUND
         self.prior[4:nb, 4:nb] = _BACKGROUND_PRIOR * _curvature(_N_BACKGROUND)
@@ -244,8 +250,8 @@ class _Problem:
         """Cost, and the normal equations of one step."""
         s = self.spectrum
         optics = torch.stack([s.k2, s.k2_cos, s.k2_sin]) * self.quadratic
-        by_phase = torch.ones_like(s.k2)[None] if self.has_phase_shift else 0 * s.k2[None]
-        by_lens = torch.cat([optics, by_phase]) * model.slope * self.scale[:, None, None]
+        by_lens = torch.cat([optics, torch.ones_like(s.k2)[None]]) * model.slope
+        by_lens *= (self.scale * self.is_free)[:, None, None]
         by_background = self.basis_b.T[:, None, :] * (1 - model.share)
         by_envelope = self.basis_a.T[:, None, :] * model.share
         rows = self._whitened(torch.cat([by_lens, by_background, by_envelope]), weights).flatten(1)
@@ -267,8 +273,7 @@ class _Problem:
         nb = 4 + _N_BACKGROUND
         error = torch.linalg.inv(normal).diagonal()[:4].clamp(min=0).sqrt() * self.scale
         error *= math.sqrt(WINDOW_CORRELATION)  # rings next to one another are not independent
-        if not self.has_phase_shift:
-            error[3] = 0
+        error = torch.where(self.is_free, error, 0.0)
         return Fit(
             defocus=z,
             difference_cos=dc,

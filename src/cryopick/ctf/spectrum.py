@@ -16,10 +16,12 @@ from cryopick.checks import require_above, require_shape
 from cryopick.errors import DataError
 from cryopick.image.fourier import crop_rfft
 
-__all__ = ["MeanSpectrum", "average_spectrum"]
+__all__ = ["MeanSpectrum", "average_spectrum", "hann_autocorrelation"]
 
 _OUTLIER = 5.0  # robust standard deviations of the logarithm of a tile's variance
 _LEAST_SPREAD = 0.05  # of that logarithm: tiles that differ by less than this are alike
+_HOT = 12.0  # robust standard deviations beyond which a pixel is a fault of the detector
+_SAMPLE = 1 << 16  # pixels from which that is judged
 _PIXELS_AT_ONCE = 1 << 22  # of tiles transformed together: 16 MB of float32
 
 
@@ -29,6 +31,7 @@ class MeanSpectrum(NamedTuple):
     power: Tensor  # (side, side // 2 + 1) float64, mean over tiles, DC first
     pixel_size: float  # A/px that an image of this spectrum's size would have
     n_tiles: int  # that were averaged
+    n_independent: float  # tiles without overlap that would average as well
     n_left_out: int  # because they are unlike the others
 
 
@@ -66,6 +69,7 @@ def average_spectrum(
     require_shape(micrograph, "y x", name="micrograph")
     require_above(pixel_size, 0, name="pixel_size", unit="A/px")
     _require_content(micrograph, tile_size)
+    micrograph = _without_hot_pixels(micrograph)
     side = _kept_side(tile_size, pixel_size, max_resolution)
     hann = torch.hann_window(
         tile_size, periodic=False, dtype=micrograph.dtype, device=micrograph.device
@@ -86,8 +90,29 @@ def average_spectrum(
         power=total / len(corners),
         pixel_size=pixel_size * tile_size / side,
         n_tiles=len(corners),
+        n_independent=_independent(corners, tile_size),
         n_left_out=len(is_kept) - len(corners),
     )
+
+
+def hann_autocorrelation(lag: Tensor) -> Tensor:
+    """Autocorrelation of a Hann window at a lag in units of its length, 1 at lag 0.
+
+    Notes
+    -----
+    ((1 - x) (2 + cos 2 pi x) + 3 / (2 pi) sin 2 pi x) / 3 for 0 <= x <= 1, 0 beyond.
+    """
+    lag = lag.abs().clamp(max=1)
+    turn = 2 * math.pi * lag
+    return ((1 - lag) * (2 + torch.cos(turn)) + 1.5 / math.pi * torch.sin(turn)) / 3
+
+
+def _independent(corners: list[tuple[int, int]], size: int) -> float:
+    """Count tiles without overlap that average as well: powers correlate as windows squared."""
+    places = torch.tensor(corners, dtype=torch.float64) / size
+    lags = places[:, None] - places
+    alike = hann_autocorrelation(lags[..., 0]) * hann_autocorrelation(lags[..., 1])
+    return len(corners) ** 2 / float(alike.square().sum())
 
 
 def _require_content(micrograph: Tensor, tile_size: int) -> None:
@@ -114,6 +139,16 @@ def _require_content(micrograph: Tensor, tile_size: int) -> None:
             got=f"{low:g} in every pixel",
             remedy="Leave the micrograph out",
         )
+
+
+def _without_hot_pixels(micrograph: Tensor) -> Tensor:
+    """Bring absurd pixels back to the limits of the rest; one alone is seen in every frequency."""
+    sample = micrograph.flatten()[:: max(1, micrograph.numel() // _SAMPLE)]
+    middle = sample.median()
+    spread = 1.4826 * (sample - middle).abs().median()
+    if not bool(spread > 0):  # most pixels are alike: nothing says what is absurd
+        return micrograph
+    return micrograph.clamp(min=middle - _HOT * spread, max=middle + _HOT * spread)
 
 
 def _kept_side(tile_size: int, pixel_size: float, max_resolution: float) -> int:
