@@ -111,7 +111,7 @@ def test_places_angles_and_templates_are_those_of_the_truth(lens):
     assert away.mean() < 0.4  # px; a working pixel is 2.5
     assert away.max() < 1.2
     turned = np.abs(turn_between(picks.psi[found], truth[:, 2]))
-    assert turned.mean() < 1.5  # deg; the step is 5
+    assert turned.mean() < 2.0  # deg; the step is 5
     assert turned.max() < 6.0
     np.testing.assert_array_equal(picks.class_number[found], truth[:, 3] + 1)
     assert (picks.diameter == DIAMETER).all()
@@ -267,17 +267,15 @@ def test_scores_do_not_depend_on_grey_scale_or_on_the_scale_of_templates():
     np.testing.assert_allclose(scaled.fom[:count], plain.fom[:count], rtol=1e-2)
 
 
-def test_contrast_is_that_of_the_options():
+def test_white_particles_are_found_when_told_so():
     images = make_templates(2)
     field, truth = scatter(images, noise=0.3)
     white = dataclasses.replace(PARAMETERS, white_particles=True)
 
-    black = prepare_templates(
-        -images, template_pixel_size=PIXEL_SIZE, diameter=DIAMETER, low_pass=20.0,
-        white_templates=False,
-    )  # fmt: skip
+    right, wrong = pick(-field, prepare(images), white), pick(field, prepare(images), white)
 
-    assert int(pick(-field, black, white).is_pick.sum()) == len(truth)
+    assert int(right.is_pick.sum()) == len(truth)
+    assert int(wrong.is_pick.sum()) < len(truth) / 2
 
 
 def test_ctf_raises_the_scores_of_defocused_particles():
@@ -315,6 +313,33 @@ def test_a_given_threshold_and_distance_are_kept():
     )
     assert picks.threshold == 7.5
     assert away[away > 0].min() * PIXEL_SIZE > 280
+
+
+def test_picks_keep_the_distance_from_the_edge():
+    images = make_templates(1)
+    field, _ = scatter(images, noise=0.5)
+    parameters = dataclasses.replace(PARAMETERS, edge_distance=0.5)
+
+    near, far = pick(field, prepare(images)), pick(field, prepare(images), parameters)
+
+    assert far.x.min() * PIXEL_SIZE >= 0.5 * DIAMETER - 10
+    assert near.x.min() * PIXEL_SIZE < 0.4 * DIAMETER
+
+
+def test_a_blob_as_bright_as_a_particle_but_of_another_shape_scores_less():
+    images = make_templates(2)
+    field, truth = scatter(images, noise=0.5)
+    y, x = torch.meshgrid(torch.arange(420.0), torch.arange(520.0), indexing="ij")
+    place = truth[10, :2]
+    ring = torch.hypot(x - place[0], y - place[1]).sub(16).abs() < 3
+    spoilt = torch.where(torch.hypot(x - place[0], y - place[1]) < 32, 0.0, field)
+    spoilt = spoilt - 20.0 * ring
+
+    picks = pick(spoilt, prepare(images))
+
+    here = nearest(picks, truth[10:11])[0]
+    others = nearest(picks, np.delete(truth, 10, 0))
+    assert picks.fom[here] < 0.9 * np.median(picks.fom[others])
 
 
 def test_maps_are_written_when_asked_for():

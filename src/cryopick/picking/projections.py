@@ -59,7 +59,7 @@ def view_directions(*, step: float, symmetry: str = "C1") -> NDArray[np.float64]
     candidates = np.stack([ring * np.cos(turn), ring * np.sin(turn), z], axis=1)
     candidates = np.concatenate([[[0.0, 0.0, 1.0]], candidates])
     limit = math.cos(math.radians(min(_COVERED * step, 180)))
-    closest = np.full(len(candidates), -np.inf)  # cosine to the nearest view
+    closest: NDArray[np.float64] = np.full(len(candidates), -np.inf)  # cosine to the nearest view
     chosen = [0]
     while True:
         alike = np.einsum("gij,j->gi", group, candidates[chosen[-1]])
@@ -69,7 +69,8 @@ def view_directions(*, step: float, symmetry: str = "C1") -> NDArray[np.float64]
             break
         chosen.append(farthest)
     x, y, z = candidates[chosen].T
-    return np.rad2deg(np.stack([np.arctan2(y, x), np.arccos(z.clip(-1, 1))], axis=1))
+    views: NDArray[np.float64] = np.stack([np.arctan2(y, x), np.arccos(z.clip(-1, 1))], axis=1)
+    return np.rad2deg(views)
 
 
 def project_map(

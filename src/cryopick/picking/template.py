@@ -41,7 +41,7 @@ from cryopick.picking.template_basis import SteerableBasis, make_basis, ring_mea
 from cryopick.picking.template_harmonics import Templates
 from cryopick.picking.template_noise import template_noise_peaks
 from cryopick.picking.template_parameters import TemplateParameters
-from cryopick.picking.template_search import match_points, search_field
+from cryopick.picking.template_search import BestResponse, match_points, search_field
 
 __all__ = ["pick_template"]
 
@@ -53,6 +53,7 @@ _CROWDED = 25  # picks that make a field crowded
 _ROUNDS = 4
 _LEAST_BACKGROUND = 0.05  # share of the field that noise is measured on at least
 _MINIMUM_SHARE = 0.15  # of a window must be background, else the whole field's counts too
+_CHANCE = 3.0  # standard deviations by which what noise leaves may exceed its mean
 _FIRST_STEP = 2  # the first search, which finds the background, has coarser angles by this
 
 
@@ -113,6 +114,7 @@ def pick_template(
         working_pixel_size=parameters.low_pass / 2,
         min_diameter=diameter,
         max_diameter=diameter,
+        edge_distance=parameters.edge_distance * diameter,
         white_particles=parameters.white_particles,
         mask=parameters.mask,
     )
@@ -166,15 +168,14 @@ def _search(
     )
     area = float(search.is_searched.sum()) * pixel_size**2
     expected = template_noise_peaks(basis, templates.frequency, area=area)
-    return _rounds(search, filtered, basis, response.best, response.energy, expected, parameters)
+    return _rounds(search, filtered, basis, response, expected, parameters)
 
 
 def _rounds(
     search: SearchField,
     filtered: Tensor,
     basis: SteerableBasis,
-    best: Tensor,
-    energy: Tensor,
+    response: BestResponse,
     expected: NoisePeaks,
     parameters: TemplateParameters,
 ) -> _Search:
@@ -184,10 +185,11 @@ def _rounds(
     quiet = noise_threshold(parameters.false_positives, expected=expected)
     n_before = -1
     for _ in range(_ROUNDS):
-        scale = _local_deviation(
-            energy, is_background, radius=max(1, round(_WINDOW * diameter / pixel_size))
+        quiet_scale = _local_deviation(
+            response.energy, is_background, radius=max(1, round(_WINDOW * diameter / pixel_size))
         )
-        scores = best / scale
+        scale = quiet_scale * _misfit(response, quiet_scale, basis.n_functions)
+        scores = response.best / scale
         pixels = _peaks(scores, search.is_searched, parameters.distance / pixel_size)
         heights = scores[pixels[:, 0], pixels[:, 1]]
         descending = heights.double().cpu().numpy()
@@ -224,6 +226,14 @@ def _local_deviation(energy: Tensor, is_background: Tensor, *, radius: int) -> T
     missing = _MINIMUM_SHARE * (1 - share).clamp_min(0)
     local = (local_mean(energy * weight, radius=radius) + missing * mean) / (share + missing)
     return local.clamp_min(1e-20).sqrt()
+
+
+def _misfit(response: BestResponse, scale: Tensor, n_functions: int) -> Tensor:
+    """Deviation of what the best template leaves unexplained, over that of noise; at least 1."""
+    freedom = max(n_functions - 1, 1)
+    left = (response.total - response.best.square()) / (freedom * scale.square())
+    chance = _CHANCE * math.sqrt(2 / freedom)
+    return (left - chance).clamp_min(1).sqrt()
 
 
 def _peaks(scores: Tensor, is_searched: Tensor, min_distance: float) -> Tensor:

@@ -51,7 +51,6 @@ def prepare_templates(
     template_pixel_size: float,
     diameter: float,
     low_pass: float,
-    white_templates: bool = True,
 ) -> Templates:
     """Mask, filter and expand templates.
 
@@ -62,20 +61,13 @@ def prepare_templates(
     Parameters
     ----------
     images
-        (k, n, n), real, any device; without a CTF.
+        (k, n, n), real, any device; without a CTF, particles white.
     template_pixel_size
         A/px.
     diameter
         Of the flat part of the mask, A; it falls to 0 over a tenth of that.
     low_pass
         Finest detail, A.
-    white_templates
-        Whether particles are white in them.
-
-    Returns
-    -------
-    Templates
-        Particles white.
 
     Raises
     ------
@@ -95,8 +87,7 @@ def prepare_templates(
     require_shape(images, "k n n", name="templates")
     require_above(template_pixel_size, 0, name="template_pixel_size", unit="A/px")
     _require_usable(images, template_pixel_size, low_pass)
-    white = images.to(torch.float32) * (1 if white_templates else -1)
-    masked = _masked(white, diameter=diameter / template_pixel_size)
+    masked = _masked(images.to(torch.float32), diameter=diameter / template_pixel_size)
     small, pixel_size = _shrunk(masked, template_pixel_size, low_pass)
     reach = (0.5 + _EDGE) * diameter + low_pass  # the low-pass blurs the mask's edge
     frequency = np.arange(math.ceil(_RINGS * diameter / low_pass) + 1) / (_RINGS * diameter)

@@ -41,6 +41,12 @@ class TemplateParameters(Parameters):
     min_distance: float | None = option(
         None, help="Least distance of two picks; 0.75 diameters if not given.", unit="A", above=0
     )
+    edge_distance: float = option(
+        0.2,
+        help="Least distance of a pick from the edge, as a fraction of the diameter.",
+        minimum=0,
+        maximum=5,
+    )
     max_noise_deviation: float | None = option(
         None,
         help="Drop picks where the field, in units of the background's deviation, deviates more "

@@ -42,6 +42,7 @@ class BestResponse(NamedTuple):
 
     best: Tensor  # (y, x): in noise of unit variance of each response
     energy: Tensor  # (y, x): mean square over templates and angles; 1 on average in noise
+    total: Tensor  # (y, x): sum over all functions, of unit variance each, of their squares
 
 
 class Matches(NamedTuple):
@@ -75,7 +76,7 @@ def search_field(
     margin = math.ceil(reach / pixel_size)
     rows = _strip_rows(height, width, margin, basis.n_functions)
     mixer = _Mixer(basis, n_angles, filtered)
-    best, energy = torch.empty_like(filtered), torch.empty_like(filtered)
+    best, energy, total = (torch.empty_like(filtered) for _ in range(3))
     for first in range(0, height, rows):
         count = min(rows, height - first)
         strip, start = _strip(filtered, first, count, margin)
@@ -87,8 +88,8 @@ def search_field(
             maps[row : row + len(inside)] = inside
             row += len(inside)
         part = slice(first, first + count)
-        mixer.search(maps, best[part].view(-1), energy[part].view(-1))
-    return BestResponse(best, energy)
+        mixer.search(maps, best[part].view(-1), energy[part].view(-1), total[part].view(-1))
+    return BestResponse(best, energy, total)
 
 
 def match_points(
@@ -187,8 +188,9 @@ class _Mixer:
         odd = waves[n_even:] or [np.zeros((0, self.n_half))]
         self.odd = torch.from_numpy(np.concatenate(odd)).to(like).T.contiguous()
 
-    def search(self, maps: Tensor, best: Tensor, energy: Tensor) -> None:
-        """Fill best and energy (pixels,) from maps (functions, pixels)."""
+    def search(self, maps: Tensor, best: Tensor, energy: Tensor, total: Tensor) -> None:
+        """Fill best, energy and total (pixels,) from maps (functions, pixels)."""
+        round_ones = self.rows[0].stop  # waves have half of the variance
         n_coefficients = self.even.shape[1] + self.odd.shape[1]
         numbers = self.n_templates * (n_coefficients + 2 * self.n_half)
         step = max(16, _BLOCK.get(maps.device.type, 2**20) // numbers)
@@ -197,6 +199,8 @@ class _Mixer:
             even, odd = self._coefficients(maps[:, part])
             best[part] = self._scores(even, odd).amax(0).view(self.n_templates, -1).amax(0)
             energy[part] = self._energy(even, odd)
+            square = maps[:, part].square()
+            total[part] = square[:round_ones].sum(0) + 2 * square[round_ones:].sum(0)
 
     def match(self, patches: Tensor, kernels: Tensor) -> Matches:
         """Refine the best match in the middle of patches (n, side + 2, side + 2)."""

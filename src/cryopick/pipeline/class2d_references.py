@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from cryopick.io.mrc import read_mrc, read_mrc_header, read_mrc_images
 from cryopick.tables.paths import resolve_path
 from cryopick.tables.relion_class2d import read_classification
 
-__all__ = ["read_references"]
+__all__ = ["read_averages", "read_listed_averages", "read_references"]
 
 _TOLERANCE = 0.01  # of the pixel size
 _UNSAID = (0.0, 1.0)  # pixel sizes in headers that nobody has filled in
@@ -52,11 +53,7 @@ def read_references(path: Path, *, n_classes: int, box_size: int, pixel_size: fl
         If they hold no density, or values that are not numbers.
     """
     path = Path(path)
-    if path.suffix == ".star" or path.is_dir():
-        averages, found = _of_run(path)
-    else:
-        pixels = read_mrc(path, dtype=np.float32)
-        averages, found = pixels.reshape(-1, *pixels.shape[-2:]), read_mrc_header(path).pixel_size
+    averages, found = read_averages(path)
     if len(averages) != n_classes:
         _refuse(path, f"hold {n_classes} averages, as --classes says", f"{len(averages)}",
                 f"Give --classes {len(averages)}")  # fmt: skip
@@ -75,8 +72,29 @@ def read_references(path: Path, *, n_classes: int, box_size: int, pixel_size: fl
     return torch.from_numpy(np.ascontiguousarray(averages, np.float32))
 
 
-def _of_run(path: Path) -> tuple[NDArray[np.float32], float]:
-    """Averages of an earlier run and their pixel size; the stack may have been moved with it."""
+def read_averages(path: Path) -> tuple[NDArray[np.float32], float]:
+    """Read the averages of a stack or of a run, and their pixel size.
+
+    Parameters
+    ----------
+    path
+        As for `read_references`.
+
+    Returns
+    -------
+    tuple of numpy.ndarray and float
+        (n, y, x), and A/px; 0 or 1 where nobody has filled it in.
+
+    Raises
+    ------
+    FormatError
+        If a file is missing or broken.
+    TableError
+        If a STAR file is not of a 2D classification.
+    """
+    if path.suffix != ".star" and not path.is_dir():
+        pixels = read_mrc(path, dtype=np.float32)
+        return pixels.reshape(-1, *pixels.shape[-2:]), read_mrc_header(path).pixel_size
     run = read_classification(path)
     assert run.source is not None
     if "image" not in run.classes.columns:
@@ -84,12 +102,40 @@ def _of_run(path: Path) -> tuple[NDArray[np.float32], float]:
             str(run.source), must="name the averages", got="none", remedy="Give their stack instead"
         )
     places = run.classes["image_index"].to_numpy(np.int64)
+    averages, _ = read_listed_averages(run.classes["image"].astype(str), places, run.source)
+    return averages, run.model.pixel_size
+
+
+def read_listed_averages(
+    names: Iterable[str], places: NDArray[np.int64], source: Path
+) -> tuple[NDArray[np.float32], float]:
+    """Read averages that a table names; the stack may have been moved with the table.
+
+    Parameters
+    ----------
+    names, places
+        (n,) stack of each average and its place there, from 0.
+    source
+        The table.
+
+    Returns
+    -------
+    tuple of numpy.ndarray and float
+        (n, y, x), and the A/px of the first one's stack.
+
+    Raises
+    ------
+    FormatError
+        If a stack is missing, broken or too short.
+    """
     averages: list[NDArray[np.float32]] = []
-    for name, index in zip(run.classes["image"].astype(str), places, strict=True):
-        beside = run.source.with_name(Path(name).name)
-        stack = beside if beside.exists() else resolve_path(name, run.source)
+    found = 0.0
+    for name, index in zip(names, places, strict=True):
+        beside = source.with_name(Path(name).name)
+        stack = beside if beside.exists() else resolve_path(name, source)
         averages.append(read_mrc_images(stack, np.array([index]))[0].astype(np.float32))
-    return np.stack(averages), run.model.pixel_size
+        found = found or read_mrc_header(stack).pixel_size
+    return np.stack(averages), found
 
 
 def _refuse(path: Path, must: str, got: str, remedy: str) -> None:

@@ -1,0 +1,117 @@
+"""Templates to pick with, out of a stack, a table of class averages or a map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cryopick.errors import DataError, FormatError, ParameterError
+from cryopick.io.mrc import read_mrc, read_mrc_header
+from cryopick.io.star import read_star
+from cryopick.picking.projections import project_map, view_directions
+from cryopick.picking.template_parameters import TemplateParameters
+from cryopick.pipeline.class2d_references import read_averages, read_listed_averages
+
+__all__ = ["read_templates"]
+
+_HDF = (".hdf", ".h5", ".hdf5")
+_LABEL = "rlnReferenceImage"
+
+
+def read_templates(
+    path: Path, *, pixel_size: float | None = None, parameters: TemplateParameters
+) -> tuple[Tensor, float, Literal["images", "map"]]:
+    """Read templates, and project a map.
+
+    An MRC file with as many sections as rows and columns is a map, else its sections are images.
+    A STAR file is a table of class averages (``class_averages.star``, a model file) or any other
+    file of a 2D classification, or its folder.
+
+    Parameters
+    ----------
+    path
+        The file.
+    pixel_size
+        A/px, instead of what `parameters` or the file says.
+    parameters
+        Of the picker: what they say of contrast, pixel size, views and symmetry.
+
+    Returns
+    -------
+    tuple
+        (k, y, x) float32 with white particles; their A/px; and what they were. A map comes back
+        as its projections, at a pixel size that holds the low-pass.
+
+    Raises
+    ------
+    FormatError
+        If the file is missing, broken or of a kind that is not read.
+    TableError
+        If a STAR file lists no averages.
+    ParameterError
+        If no pixel size is known or there is no such symmetry.
+    DataError
+        If a pixel is not finite, or the images are not square.
+    """
+    path = Path(path)
+    if path.suffix.lower() in _HDF:
+        raise FormatError(
+            str(path),
+            must="be an MRC or a STAR file",
+            got=f"suffix {path.suffix}",
+            remedy="Convert the stack to .mrcs",
+        )
+    images, found, kind = _read(path)
+    size = _pixel_size(path, pixel_size or parameters.template_pixel_size, found)
+    if not np.isfinite(images).all():
+        raise DataError(str(path), must="have finite pixel values", got="NaN or infinity",
+                        remedy="Make the templates again")  # fmt: skip
+    if images.shape[1] != images.shape[2]:
+        got = f"{images.shape[2]} x {images.shape[1]} px"
+        raise DataError(str(path), must="hold square images", got=got, remedy="Crop them")
+    white = torch.from_numpy(images) * (1 if parameters.white_templates else -1)
+    if kind == "images":
+        return white, size, kind
+    views = view_directions(step=parameters.projections, symmetry=parameters.symmetry)
+    projections, shrunk = project_map(white, views, pixel_size=size, low_pass=parameters.low_pass)
+    return projections, shrunk, kind
+
+
+def _read(path: Path) -> tuple[NDArray[np.float32], float, Literal["images", "map"]]:
+    if path.suffix == ".star" or path.is_dir():
+        averages, found = _listed(path)
+        return np.ascontiguousarray(averages, np.float32), found, "images"
+    pixels = np.ascontiguousarray(read_mrc(path, dtype=np.float32))
+    pixels = pixels.reshape(-1, *pixels.shape[-2:])
+    is_map = len(set(pixels.shape)) == 1 and len(pixels) > 1
+    return pixels, read_mrc_header(path).pixel_size, "map" if is_map else "images"
+
+
+def _listed(path: Path) -> tuple[NDArray[np.float32], float]:
+    """Averages that a table names itself, else those of the run that a file belongs to."""
+    if path.suffix == ".star":
+        for table in read_star(path, text=(_LABEL,)).values():
+            if _LABEL not in table:
+                continue
+            halves = [str(name).rpartition("@") for name in table[_LABEL]]
+            places = np.array([int(n) - 1 if n.isdigit() else 0 for n, _, _ in halves], np.int64)
+            return read_listed_averages([stack for _, _, stack in halves], places, path)
+    return read_averages(path)
+
+
+def _pixel_size(path: Path, given: float | None, found: float) -> float:
+    if given is not None:
+        return given
+    if not found > 0:
+        raise ParameterError(
+            "template_pixel_size",
+            must="be known",
+            got=f"none in {path}",
+            remedy="Give it with --template-pixel-size",
+        )
+    return found
