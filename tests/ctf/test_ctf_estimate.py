@@ -279,3 +279,26 @@ def test_real_fields_without_ice_are_not_trusted(test_data, pixel_size):
         field = torch.from_numpy(read_micrograph(path))
 
         assert not estimate(field, pixel_size=pixel_size).is_trusted, path.name
+
+
+def test_a_field_recorded_only_in_part_is_fitted_from_that_part():
+    field = field_of(ctf_of(15000), shape=(1024, 1600))
+    field[:, 700:] = 0
+
+    found = estimate(field)
+
+    assert found.is_trusted
+    assert mean_defocus(found.ctf) == pytest.approx(15000, abs=100)
+
+
+@pytest.mark.parametrize("what", ["one pixel", "a band", "a wave", "two values"])
+def test_fields_of_no_specimen_are_not_trusted(what):
+    y, x = torch.meshgrid(torch.arange(800.0), torch.arange(800.0), indexing="ij")
+    fields = {
+        "one pixel": ((x == 400) & (y == 300)).float(),
+        "a band": ((y > 100) & (y < 300)).float(),
+        "a wave": torch.sin(0.7 * y) * torch.cos(0.5 * x),
+        "two values": torch.sin(0.02 * (x * x + y * y).sqrt()).sign(),
+    }
+
+    assert not estimate(fields[what]).is_trusted

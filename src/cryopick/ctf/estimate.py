@@ -23,6 +23,7 @@ __all__ = ["CtfEstimate", "estimate_ctf", "require_rings"]
 
 _N_ANGLES = 36  # sectors of half a turn
 _NYQUIST = 2.05  # px, of the finest ring
+_LEAST_LENGTH = 500.0  # A, of a tile
 _TILE = 0.78  # of wavelength times largest defocus: 768 A for 50,000 A at 300 kV
 _LEAST_TILE = 64  # px
 _LEAST_ZEROS = 3  # of the CTF, that must be seen for a fit to be trusted
@@ -201,7 +202,7 @@ def _tile_size(micrograph: Tensor, pixel_size: float, lens: Lens, parameters: Ct
     if parameters.tile_size is not None:
         return parameters.tile_size
     length = _TILE * electron_wavelength(lens.voltage) * parameters.max_defocus
-    wanted = good_size(max(_LEAST_TILE, round(length / pixel_size)))
+    wanted = good_size(max(_LEAST_TILE, round(max(length, _LEAST_LENGTH) / pixel_size)))
     shorter = min(micrograph.shape)
     if shorter >= wanted:
         return wanted

@@ -20,6 +20,7 @@ __all__ = ["MeanSpectrum", "average_spectrum", "hann_autocorrelation"]
 
 _OUTLIER = 5.0  # robust standard deviations of the logarithm of a tile's variance
 _LEAST_SPREAD = 0.05  # of that logarithm: tiles that differ by less than this are alike
+_EMPTY = 1e-6  # of the largest variance of a tile: one that nothing was recorded in
 _HOT = 12.0  # robust standard deviations beyond which a pixel is a fault of the detector
 _SAMPLE = 1 << 16  # pixels from which that is judged
 _PIXELS_AT_ONCE = 1 << 22  # of tiles transformed together: 16 MB of float32
@@ -174,8 +175,9 @@ def _alike(micrograph: Tensor, corners: list[tuple[int, int]], size: int) -> lis
         tile = micrograph[y : y + size : 2, x : x + size]  # half of the rows are enough
         spreads.append(torch.stack([tile.var(), (tile[:, 1:] - tile[:, :-1]).var()]))
     table = torch.stack(spreads).cpu().to(torch.float64)
-    logs = torch.log(table.clamp(min=1e-6 * float(table.max())))
-    middle = logs.median(0).values
-    spread = 1.4826 * (logs - middle).abs().median(0).values
+    is_empty = table[:, 0] <= _EMPTY * float(table[:, 0].max())
+    logs = torch.log(table.clamp(min=_EMPTY * float(table.max())))
+    middle = logs[~is_empty].median(0).values
+    spread = 1.4826 * (logs[~is_empty] - middle).abs().median(0).values
     deviation = (logs - middle).abs() / spread.clamp(min=_LEAST_SPREAD)
-    return [bool(ok) for ok in (deviation < _OUTLIER).all(1)]
+    return [bool(ok) for ok in (deviation < _OUTLIER).all(1) & ~is_empty]

@@ -37,7 +37,7 @@ from cryopick.tables.model import Micrographs
 from cryopick.tables.paths import micrograph_key
 from cryopick.tables.relion import write_micrographs
 
-__all__ = ["CtfEstimationResult", "EstimatedMicrograph", "estimate_ctfs"]
+__all__ = ["CtfEstimationResult", "EstimatedMicrograph", "estimate_ctfs", "with_lens"]
 
 _RESULTS = ("micrographs_ctf.star", "failed.star")
 _SIZED = 20  # micrographs whose size is looked up to estimate memory
@@ -197,7 +197,7 @@ def estimate_ctfs(
         "spherical_aberration": spherical_aberration,
         "amplitude_contrast": amplitude_contrast,
     }
-    micrographs = _with_lens(open_micrographs(inputs, **given))
+    micrographs = with_lens(open_micrographs(inputs, **given))
     fields = _fields(micrographs, parameters, compute.devices, folder)
     job = Job(
         folder,
@@ -218,8 +218,14 @@ def estimate_ctfs(
     return result
 
 
-def _with_lens(micrographs: Micrographs) -> Micrographs:
-    """Refuse optics groups without voltage or aberration, and fill in the usual contrast."""
+def with_lens(micrographs: Micrographs) -> Micrographs:
+    """Fill in the usual amplitude contrast of optics groups.
+
+    Raises
+    ------
+    TableError
+        If voltage or spherical aberration of a group are not known.
+    """
     optics = micrographs.optics
     if "amplitude_contrast" not in optics.columns:
         optics = optics.assign(amplitude_contrast=_SHIPPED_CONTRAST)

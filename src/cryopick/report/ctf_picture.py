@@ -9,12 +9,14 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from cryopick.report.figures import ACCENT, STYLE
 
 __all__ = ["draw_ctf"]
 
 _INK, _WARM, _FAINT = "#3a3f45", "#c8553d", "#9aa1a8"
+_BLUR = 0.8  # px of the measured half, whose single pixels are mostly noise
 _WIDTH, _HEIGHT = 1000, 360  # CSS px
 _RESOLUTIONS = (30, 20, 15, 10, 8, 6, 5, 4, 3.5, 3, 2.5, 2)  # A, ticks of the axis
 Values = NDArray[np.floating]
@@ -63,7 +65,9 @@ def draw_ctf(
 
 def _draw_halves(axes: Axes, halves: Values, radius: float) -> None:
     side = halves.shape[0]
-    axes.imshow(halves, cmap="gray", vmin=-0.4, vmax=1.4, interpolation="nearest")
+    shown = halves.copy()
+    shown[:, : side // 2] = gaussian_filter(halves[:, : side // 2], _BLUR)
+    axes.imshow(shown, cmap="gray", vmin=-0.4, vmax=1.4, interpolation="nearest")
     turn = np.linspace(0, 2 * np.pi, 181)
     centre = side // 2
     line: dict[str, Any] = {"color": _WARM, "lw": 0.8, "ls": (0, (4, 3))}
