@@ -21,6 +21,7 @@ from cryopick.execution.parameters import ComputeParameters
 from cryopick.io.mrc import read_mrc_header, write_mrc
 from cryopick.io.star import read_star
 from cryopick.picking.log_parameters import LogParameters
+from cryopick.pipeline.pickers import LogPicker
 from cryopick.pipeline.picking import PickingResult, pick_micrographs
 from cryopick.tables.relion import picks_of_file, read_picks
 
@@ -35,7 +36,8 @@ def parameters(**given: Any) -> LogParameters:
 def run(inputs: list[str], out: Path, **given: Any) -> PickingResult:
     own = {k: given.pop(k) for k in ("pixel_size", "overwrite", "compute") if k in given}
     own.setdefault("compute", _SERIAL)
-    return pick_micrographs(inputs, out, parameters=parameters(**given), **own)
+    picker = LogPicker(parameters=parameters(**given))
+    return pick_micrographs(inputs, out, picker=picker, ctf=picker.ctf, **own)
 
 
 def field_with_discs(

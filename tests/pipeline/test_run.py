@@ -14,7 +14,7 @@ from cryopick.errors import ParameterError, ProjectError
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.io.mrc import read_mrc, write_mrc
 from cryopick.picking.field_picks import FieldPicks
-from cryopick.pipeline import picking, report_sections
+from cryopick.pipeline import pickers, report_sections
 from cryopick.pipeline.evaluate import evaluate_pick_files
 from cryopick.pipeline.report_sample import choose_over_range
 from cryopick.pipeline.run import box_size_for, run_project
@@ -143,7 +143,7 @@ def test_no_pick_at_all_gives_a_report_that_says_so(data, tmp_path, monkeypatch)
         nothing = np.zeros(0)
         return FieldPicks(nothing, nothing, nothing, nothing, 4.0, 1.0, {})
 
-    monkeypatch.setattr(picking, "pick_log", find_nothing)
+    monkeypatch.setattr(pickers, "pick_log", find_nothing)
     result = run(data, tmp_path)
 
     assert result.extraction is None

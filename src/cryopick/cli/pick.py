@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cryopick.cli.console import EXIT_SOME_FAILED, print_result, progress_bar, warn
 from cryopick.cli.options import expand_parameters
 from cryopick.execution.parameters import ComputeParameters
+from cryopick.picking.blob_parameters import BlobParameters
 from cryopick.picking.log_parameters import LogParameters
+from cryopick.picking.template_parameters import TemplateParameters
+from cryopick.pipeline.picking_ctf_parameters import PickingCtfParameters
+
+if TYPE_CHECKING:
+    from cryopick.pipeline.picking import PickingResult
 
 __all__ = ["pick_app"]
 
@@ -19,6 +25,19 @@ pick_app = typer.Typer(
 )
 
 _SHOWN = 5  # failed micrographs named on the screen
+
+MicrographFiles = Annotated[
+    list[str], typer.Argument(help="A STAR file; or images, folders or globs of them.")
+]
+Out = Annotated[Path, typer.Option(help="Folder for the results.")]
+PixelSize = Annotated[
+    float | None,
+    typer.Option(help="Of the micrographs, instead of what table or headers say. [A]"),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the results of other parameters in --out.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @pick_app.callback()
@@ -29,21 +48,14 @@ def _group() -> None:
 @pick_app.command("log")
 @expand_parameters
 def pick_log_command(
-    micrographs: Annotated[
-        list[str], typer.Argument(help="A STAR file; or images, folders or globs of them.")
-    ],
+    micrographs: MicrographFiles,
     *,
-    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    out: Out,
     parameters: LogParameters,
-    pixel_size: Annotated[
-        float | None,
-        typer.Option(help="Of the micrographs, instead of what table or headers say. [A]"),
-    ] = None,
+    pixel_size: PixelSize = None,
     compute: ComputeParameters,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the results of other parameters in --out.")
-    ] = False,
-    is_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    overwrite: Overwrite = False,
+    is_json: AsJson = False,
 ) -> None:
     """Find blobs of a known size, without references.
 
@@ -52,24 +64,130 @@ def pick_log_command(
     stopped and tries again what failed. Exit code 3 says that some micrographs were refused;
     they are listed in failed.star.
     """
+    from cryopick.pipeline.pickers import LogPicker
     from cryopick.pipeline.picking import pick_micrographs
 
+    picker = LogPicker(parameters=parameters)
     with progress_bar("Picking", is_json=is_json) as progress:
         result = pick_micrographs(
             micrographs,
             out,
-            parameters=parameters,
+            picker=picker,
+            ctf=picker.ctf,
             compute=compute,
             pixel_size=pixel_size,
             overwrite=overwrite,
             progress=progress,
         )
+    _tell(result, is_json=is_json)
+
+
+@pick_app.command("blob")
+@expand_parameters
+def pick_blob_command(
+    micrographs: MicrographFiles,
+    *,
+    out: Out,
+    parameters: BlobParameters,
+    ctf: PickingCtfParameters,
+    pixel_size: PixelSize = None,
+    compute: ComputeParameters,
+    overwrite: Overwrite = False,
+    is_json: AsJson = False,
+) -> None:
+    """Find blobs by matched filters that see the CTF and the noise of each field.
+
+    Filled and hollow shapes over the range of diameters, as the lens shows them, are sought
+    against the spectrum of the background. Without diameters, they are estimated first and
+    shown in diameter.png. Files, resuming and exit codes are those of pick log; the class of
+    a pick is its shape, and micrographs without a trusted CTF are searched as if there were no
+    lens and counted.
+    """
+    from cryopick.pipeline.pickers import BlobPicker
+    from cryopick.pipeline.picking import pick_micrographs
+    from cryopick.pipeline.picking_diameter import with_diameters
+
+    with progress_bar("Estimating the diameter", is_json=is_json) as progress:
+        parameters, estimate = with_diameters(
+            parameters,
+            micrographs,
+            out,
+            ctf=ctf,
+            compute=compute,
+            pixel_size=pixel_size,
+            progress=progress,
+        )
+    with progress_bar("Picking", is_json=is_json) as progress:
+        result = pick_micrographs(
+            micrographs,
+            out,
+            picker=BlobPicker(parameters=parameters),
+            ctf=ctf,
+            compute=compute,
+            pixel_size=pixel_size,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    _tell(result, is_json=is_json, estimated_diameter=estimate and estimate.diameter)
+
+
+@pick_app.command("template")
+@expand_parameters
+def pick_template_command(
+    micrographs: MicrographFiles,
+    *,
+    templates: Annotated[
+        Path,
+        typer.Option(
+            help="Class averages (STAR file or folder of a 2D classification), a stack, or a map."
+        ),
+    ],
+    out: Out,
+    parameters: TemplateParameters,
+    ctf: PickingCtfParameters,
+    pixel_size: PixelSize = None,
+    compute: ComputeParameters,
+    overwrite: Overwrite = False,
+    is_json: AsJson = False,
+) -> None:
+    """Find particles that look like templates, at any rotation.
+
+    Class and psi of each pick name the template and turn the particle onto it; templates.mrcs
+    holds the templates by number. Files, resuming and exit codes are those of pick log.
+    Helices and amyloids are not followed.
+    """
+    from cryopick.pipeline.pickers import make_template_picker
+    from cryopick.pipeline.picking import pick_micrographs
+
+    picker = make_template_picker(templates, parameters=parameters)
+    with progress_bar("Picking", is_json=is_json) as progress:
+        result = pick_micrographs(
+            micrographs,
+            out,
+            picker=picker,
+            ctf=ctf,
+            compute=compute,
+            pixel_size=pixel_size,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    _tell(result, is_json=is_json)
+
+
+def _tell(result: PickingResult, *, is_json: bool, estimated_diameter: float | None = None) -> None:
+    """Say what was found and what was refused, and set the exit code."""
     counts = result.to_dict()
     done = len(result.picked)
     mean = f", {counts['n_picks'] / done:.0f} each on average" if done else ""
     lines = [f"{counts['n_picks']} picks in {done} micrographs{mean}: {counts['coordinates']}"]
+    if estimated_diameter is not None:
+        counts["estimated_diameter"] = round(estimated_diameter, 1)
+        chart = result.folder / "diameter.png"
+        lines.insert(0, f"Diameter, estimated: {estimated_diameter:.0f} A; see {chart}")
     if counts["n_without_picks"]:
         lines.append(f"{counts['n_without_picks']} micrographs have no pick.")
+    if counts["n_without_ctf"]:
+        warn(f"{counts['n_without_ctf']} micrographs have no CTF that can be trusted.")
     for micrograph in result.failed[:_SHOWN]:
         warn(f"Refused {micrograph.micrograph}: {micrograph.error}")
     if result.failed:

@@ -52,7 +52,7 @@ class BlobParameters(Parameters):
         maximum=5,
     )
     edge_distance: float = option(
-        0.3,
+        0.2,
         help="Least distance of a pick from the edge, as a fraction of the smallest diameter.",
         minimum=0,
         maximum=5,

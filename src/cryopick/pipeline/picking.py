@@ -13,7 +13,7 @@ The folder of a picking job holds, for a micrograph with the key ``a``:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,12 @@ from cryopick.io.micrograph import read_micrograph, read_micrograph_size
 from cryopick.io.mrc import write_mrc
 from cryopick.io.star import write_star
 from cryopick.picking.field_picks import FieldPicks
-from cryopick.picking.log import pick_log
-from cryopick.picking.log_parameters import LogParameters
-from cryopick.picking.log_relion import pick_log_relion
-from cryopick.picking.log_relion_response import scale_diameters, working_size
 from cryopick.pipeline.job import Job, ProgressCallback, Record, Task, identity_of
+from cryopick.pipeline.pickers import Picker
+from cryopick.pipeline.picking_ctf import CtfOfField, FoundCtf, ctfs_of_fields, find_ctf
+from cryopick.pipeline.picking_ctf_parameters import PickingCtfParameters
 from cryopick.tables.micrographs import micrograph_path, open_micrographs, pixel_sizes
-from cryopick.tables.model import Micrographs, require_columns
+from cryopick.tables.model import Micrographs
 from cryopick.tables.paths import micrograph_key
 from cryopick.tables.relion import (
     write_coordinate_files,
@@ -61,6 +60,7 @@ class PickedMicrograph:
     mean_fom: float = 0.0  # of the picks
     threshold: float = 0.0
     valid_fraction: float = 0.0  # of the field that was searched
+    ctf: str = ""  # where it came from: table, estimated, none; empty where nothing asked for it
     error: str = ""  # why it was refused
 
 
@@ -90,6 +90,7 @@ class PickingResult:
             "n_picks": sum(m.n_picks for m in self.picked),
             "n_peaks": sum(m.n_peaks for m in self.picked),
             "n_without_picks": sum(not m.n_picks for m in self.picked),
+            "n_without_ctf": sum(m.ctf == "none" for m in self.picked),
             "coordinates": str(self.folder / "autopick.star"),
             "failed": {m.micrograph: m.error for m in self.failed},
         }
@@ -102,8 +103,8 @@ class _Field:
     path: Path
     key: str
     pixel_size: float
-    ctf: FieldCtf | None
-    parameters: LogParameters
+    ctf: CtfOfField | None  # None where the picker does not ask for it
+    picker: Picker
     device: str
     folder: Path
 
@@ -112,13 +113,14 @@ def pick_micrographs(
     inputs: Sequence[str],
     folder: Path,
     *,
-    parameters: LogParameters,
+    picker: Picker,
+    ctf: PickingCtfParameters | None = None,
     compute: ComputeParameters | None = None,
     pixel_size: float | None = None,
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
 ) -> PickingResult:
-    """Find blobs in micrographs and write their positions.
+    """Find particles in micrographs and write their positions.
 
     Parameters
     ----------
@@ -127,8 +129,10 @@ def pick_micrographs(
     folder
         Where the results go. Started again with the same parameters, only micrographs that are
         new, changed or failed are picked.
-    parameters
-        Of the picker.
+    picker
+        How to pick a field.
+    ctf
+        Where the CTF of each field comes from; without it the picker gets none.
     compute
         How much of the machine to use.
     pixel_size
@@ -149,7 +153,7 @@ def pick_micrographs(
     ParameterError
         If nothing fits the inputs, or no pixel size is known.
     TableError
-        If a micrograph is named twice, or the CTF is asked for and the table has none.
+        If a micrograph is named twice, or the CTF is asked for and cannot be known.
     FormatError
         If the STAR file is broken.
     ProjectError
@@ -158,58 +162,56 @@ def pick_micrographs(
         If `folder` cannot be written.
     """
     compute = compute or ComputeParameters()
-    micrographs = open_micrographs(inputs, pixel_size=pixel_size)
-    fields = list(_fields(micrographs, parameters, compute.devices, Path(folder)))
+    micrographs = open_micrographs(
+        inputs, pixel_size=pixel_size, **(ctf.lens if ctf is not None else {})
+    )
+    fields = _fields(micrographs, picker, ctf, compute.devices, Path(folder))
     names = [str(n) for n in micrographs.rows["micrograph"]]
+    lists = _RESULTS if micrographs.source else (*_RESULTS, "micrographs.star")
     job = Job(
         folder,
-        name="pick log",
-        parameters={**parameters.resolved(), "pixel_size": pixel_size},
+        name=picker.name,
+        parameters={
+            **picker.record(),
+            **(ctf.to_dict() if ctf is not None else {}),
+            "pixel_size": pixel_size,
+        },
         inputs=inputs,
-        results=_RESULTS if micrographs.source else (*_RESULTS, "micrographs.star"),
+        results=(*lists, *picker.extras),
         overwrite=overwrite,
     )
     with job:
         tasks = [Task(key=f.key, identity=_identity(f), payload=f) for f in fields]
-        executor = make_executor(
-            compute, n_items=len(tasks), bytes_per_item=_bytes(fields, parameters)
-        )
+        executor = make_executor(compute, n_items=len(tasks), bytes_per_item=_bytes(fields, picker))
         records = job.run(executor, _pick_field, tasks, progress=progress)
         picked = tuple(_picked(n, r) for n, r in zip(names, records, strict=True))
         result = PickingResult(folder=Path(folder), micrographs=picked)
         _write_lists(result, micrographs)
+        picker.write_extras(result.folder)
     return result
 
 
 def _fields(
-    micrographs: Micrographs, parameters: LogParameters, devices: Sequence[str], folder: Path
-) -> Iterator[_Field]:
-    ctfs = _ctfs(micrographs) if parameters.mode == "relion" and parameters.value("use_ctf") else {}
+    micrographs: Micrographs,
+    picker: Picker,
+    ctf: PickingCtfParameters | None,
+    devices: Sequence[str],
+    folder: Path,
+) -> list[_Field]:
+    ctfs = ctfs_of_fields(micrographs, ctf) if ctf is not None else {}
     rows = zip(micrographs.rows["micrograph"], pixel_sizes(micrographs), strict=True)
-    for number, (name, size) in enumerate(rows):
-        yield _Field(
+    return [
+        _Field(
             path=micrograph_path(str(name), micrographs.source),
             key=micrograph_key(str(name)),
             pixel_size=float(size),
             ctf=ctfs.get(str(name)),
-            parameters=parameters,
+            picker=picker,
             device=devices[number % len(devices)],
             folder=folder,
         )
-
-
-def _ctfs(micrographs: Micrographs) -> dict[str, FieldCtf]:
-    table = str(micrographs.source or "MICROGRAPHS")
-    lens = ["voltage", "spherical_aberration", "amplitude_contrast"]
-    defocus = ["defocus_u", "defocus_v", "defocus_angle"]
-    require_columns(micrographs.rows, defocus, table=table)
-    require_columns(micrographs.optics, lens, table=table)
-    rows = micrographs.rows.merge(micrographs.optics[["optics_group", *lens]], on="optics_group")
-    if "phase_shift" not in rows.columns:
-        rows = rows.assign(phase_shift=0.0)
-    columns = ["micrograph", *defocus, *lens, "phase_shift"]
-    values = rows[columns].itertuples(index=False, name=None)
-    return {str(name): FieldCtf(*map(float, numbers)) for name, *numbers in values}
+        for number, (name, size) in enumerate(rows)
+    ]
 
 
 def _identity(field: _Field) -> str:
@@ -217,34 +219,27 @@ def _identity(field: _Field) -> str:
     return f"{identity_of(field.path)} {field.pixel_size:g} {field.ctf or ''}".rstrip()
 
 
-def _bytes(fields: Sequence[_Field], parameters: LogParameters) -> int:
+def _bytes(fields: Sequence[_Field], picker: Picker) -> int:
     """Peak memory of a task: that of the largest of some micrographs."""
     largest = 0
     for field in fields[:: max(1, len(fields) // _SIZED)]:
         try:
             side = max(read_micrograph_size(field.path))
-            largest = max(largest, _field_bytes(side, field.pixel_size, parameters))
+            largest = max(largest, picker.field_bytes(side, field.pixel_size))
         except CryopickError:
             continue  # its task says so
     return largest
-
-
-def _field_bytes(side: int, pixel_size: float, parameters: LogParameters) -> int:
-    """Peak memory of one field, as measured: so much a pixel, and more a working pixel."""
-    if parameters.mode == "relion":
-        work = working_size(side, pixel_size=pixel_size, parameters=parameters)
-        return 20 * side**2 + 4 * (len(scale_diameters(parameters)) + 8) * work**2
-    binning = max(1.0, parameters.min_diameter / 12 / pixel_size)
-    return 30 * side**2 + int(250 * (side / binning) ** 2)
 
 
 def _pick_field(field: _Field) -> dict[str, Any]:
     """Read, pick and write one micrograph; what comes back goes to the ledger."""
     micrograph = torch.from_numpy(read_micrograph(field.path)).to(field.device)
     _require_room(micrograph, field)
-    found = _pick(micrograph, field)
-    columns = {"x": found.x, "y": found.y, "fom": found.fom, "class_number": 0, "psi": 0.0}
-    peaks = pd.DataFrame(columns | {"diameter": found.diameter})
+    lens = FoundCtf(None, "")
+    if field.ctf is not None:
+        lens = find_ctf(micrograph, field.ctf, pixel_size=field.pixel_size)
+    found = _pick(micrograph, field, lens.ctf)
+    peaks = _table_of(found)
     picks = peaks[found.is_pick]
     files = [f"{field.key}_autopick.star", f"peaks/{field.key}_peaks.star"]
     write_picks_file(field.folder / files[1], peaks)
@@ -256,29 +251,37 @@ def _pick_field(field: _Field) -> dict[str, Any]:
         "mean_fom": float(picks["fom"].mean()) if len(picks) else 0.0,
         "threshold": float(found.threshold),
         "valid_fraction": float(found.valid_fraction),
+        "ctf": lens.source,
         "files": files,
     }
 
 
+def _table_of(found: FieldPicks) -> pd.DataFrame:
+    columns = {
+        "x": found.x,
+        "y": found.y,
+        "fom": found.fom,
+        "class_number": 0 if found.class_number is None else found.class_number,
+        "psi": 0.0 if found.psi is None else found.psi,
+        "diameter": found.diameter,
+    }
+    return pd.DataFrame(columns)
+
+
 def _require_room(micrograph: torch.Tensor, field: _Field) -> None:
     side = min(micrograph.shape) * field.pixel_size
-    if field.parameters.max_diameter > side:
+    if field.picker.largest_diameter > side:
         raise DataError(
             str(field.path),
-            must=f"be larger than the largest particle, {field.parameters.max_diameter:g} A",
+            must=f"be larger than the largest particle, {field.picker.largest_diameter:g} A",
             got=f"a side of {side:g} A",
-            remedy="Lower --max-diameter, check the pixel size or leave the micrograph out",
+            remedy="Lower the diameter, check the pixel size or leave the micrograph out",
         )
 
 
-def _pick(micrograph: torch.Tensor, field: _Field) -> FieldPicks:
-    size, parameters = field.pixel_size, field.parameters
+def _pick(micrograph: torch.Tensor, field: _Field, ctf: FieldCtf | None) -> FieldPicks:
     try:
-        if parameters.mode == "relion":
-            return pick_log_relion(
-                micrograph, pixel_size=size, parameters=parameters, ctf=field.ctf
-            )
-        return pick_log(micrograph, pixel_size=size, parameters=parameters)
+        return field.picker.pick(micrograph, pixel_size=field.pixel_size, ctf=ctf)
     except DataError as error:
         if error.what == "micrograph":  # pure functions know no file
             error.what = str(field.path)
@@ -335,6 +338,7 @@ def _write_summary(path: Path, picked: Sequence[PickedMicrograph]) -> None:
             "cryopickThreshold": np.array([m.threshold for m in picked], float),
             "cryopickValidFraction": np.array([m.valid_fraction for m in picked], float),
             "cryopickPeaks": np.array([m.n_peaks for m in picked], int),
+            "cryopickCtf": pd.Series([m.ctf or "unused" for m in picked], dtype="str"),
         }
     )
     write_star(path, {"": table}, comment="version 50001")

@@ -20,6 +20,7 @@ from cryopick.io.atomic import make_folder
 from cryopick.picking.log_parameters import LogParameters
 from cryopick.pipeline.extraction import ExtractionResult, extract
 from cryopick.pipeline.job import ProgressCallback
+from cryopick.pipeline.pickers import LogPicker
 from cryopick.pipeline.picking import PickingResult, pick_micrographs
 from cryopick.pipeline.report import write_report
 from cryopick.pipeline.run_parameters import RunParameters
@@ -111,7 +112,7 @@ def run_project(
         picking = pick_micrographs(
             inputs,
             folder / "pick",
-            parameters=for_picking,
+            picker=LogPicker(parameters=for_picking),
             compute=compute,
             pixel_size=pixel_size,
             overwrite=overwrite,

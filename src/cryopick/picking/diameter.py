@@ -1,0 +1,168 @@
+"""Estimate how large the particles of some micrographs are, without knowing anything of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cryopick.ctf.field_ctf import FieldCtf
+from cryopick.errors import DataError
+from cryopick.picking.blob import pick_blob
+from cryopick.picking.blob_parameters import BlobParameters
+
+__all__ = [
+    "DiameterEstimate",
+    "DiameterTrial",
+    "candidate_diameters",
+    "choose_diameter",
+    "try_diameter",
+]
+
+_SMALLEST, _LARGEST = 60.0, 1000.0  # A
+_FEWEST_PIXELS = 10  # across the smallest
+_FIELD_SHARE = 5  # sides of a field over the largest
+_STEP = 1.2  # from one candidate to the next
+_REACH = 1.12  # factor from a candidate to both ends of the range it is tried with
+_RANGE = 1.18  # factor from the estimate to both ends of the range to pick with
+_FEWEST = 20  # picks that make an estimate
+
+
+class DiameterTrial(NamedTuple):
+    """How well particles of one diameter explain one field."""
+
+    n_picks: int
+    gain: float  # log-likelihood that the picks add, over what as many noise peaks would
+
+
+class DiameterEstimate(NamedTuple):
+    """The size of the particles, and the curve it was read from."""
+
+    diameter: float  # A
+    min_diameter: float  # A
+    max_diameter: float  # A
+    candidates: NDArray[np.float64]  # (k,) A
+    gains: NDArray[np.float64]  # (k,) over all fields
+    n_picks: NDArray[np.int64]  # (k,) over all fields
+
+
+def candidate_diameters(shape: tuple[int, int], pixel_size: float) -> list[float]:
+    """Diameters to try in fields of (y, x) px: from 60 A to a fifth of the side, at most 1000 A.
+
+    Raises
+    ------
+    DataError
+        If the field is too small or its pixels are too coarse for a choice.
+    """
+    lowest = max(_SMALLEST, _FEWEST_PIXELS * pixel_size)
+    highest = min(_LARGEST, min(shape) * pixel_size / _FIELD_SHARE)
+    if highest < 2 * lowest:
+        raise DataError(
+            "micrograph",
+            must=f"have a side of {2 * _FIELD_SHARE * lowest:.0f} A to estimate a diameter in",
+            got=f"{min(shape) * pixel_size:.0f} A",
+            remedy="Give --min-diameter and --max-diameter",
+        )
+    count = round(math.log(highest / lowest) / math.log(_STEP))
+    return [lowest * (highest / lowest) ** (i / count) for i in range(count + 1)]
+
+
+def try_diameter(
+    micrograph: Tensor,
+    diameter: float,
+    *,
+    pixel_size: float,
+    parameters: BlobParameters,
+    ctf: FieldCtf | None,
+) -> DiameterTrial:
+    """Pick a field for particles of about one diameter and say what that explains.
+
+    Parameters
+    ----------
+    micrograph
+        (y, x), real, any device.
+    diameter
+        A.
+    pixel_size
+        A/px.
+    parameters
+        Of the picker; their diameters do not matter.
+    ctf
+        Of the micrograph; None for none.
+
+    Raises
+    ------
+    DataError
+        If the field is not usable.
+
+    Notes
+    -----
+    A matched filter with a z-score of z has found z^2 / 2 of log-likelihood; a noise peak at the
+    threshold t has t^2 / 2. The gain is n (median(z)^2 - t^2) / 2 over the n picks: too small a
+    diameter explains less of each particle, too large a one finds fewer and adds noise. The
+    median keeps a few lumps of ice from deciding.
+    """
+    found = pick_blob(
+        micrograph,
+        pixel_size=pixel_size,
+        parameters=replace(
+            parameters,
+            min_diameter=diameter / _REACH,
+            max_diameter=diameter * _REACH,
+            write_fom_maps=False,
+        ),
+        ctf=ctf,
+    )
+    scores = found.fom[found.is_pick]
+    if not len(scores):
+        return DiameterTrial(0, 0.0)
+    gain = len(scores) * (float(np.median(scores)) ** 2 - found.threshold**2) / 2
+    return DiameterTrial(len(scores), max(0.0, gain))
+
+
+def choose_diameter(
+    candidates: Sequence[float], trials: Sequence[Sequence[DiameterTrial]]
+) -> DiameterEstimate:
+    """Take the diameter that explains most.
+
+    Parameters
+    ----------
+    candidates
+        (k,) A, evenly spaced in their logarithm.
+    trials
+        (fields, k).
+
+    Returns
+    -------
+    DiameterEstimate
+        The maximum of the summed gain, between candidates by a parabola in the logarithm.
+
+    Raises
+    ------
+    DataError
+        If no candidate finds at least 20 particles.
+    """
+    sizes = np.asarray(candidates, float)
+    n_picks = np.array([[t.n_picks for t in field] for field in trials], int).sum(0)
+    gains = np.array([[t.gain for t in field] for field in trials], float).sum(0)
+    allowed = np.where(n_picks >= _FEWEST, gains, 0.0)
+    if not allowed.any():
+        raise DataError(
+            "the micrographs",
+            must=f"show {_FEWEST} particles of one size to estimate their diameter",
+            got=f"{int(n_picks.max(initial=0))}",
+            remedy="Give --min-diameter and --max-diameter",
+        )
+    best = int(allowed.argmax())
+    diameter = float(sizes[best])
+    if 0 < best < len(sizes) - 1:
+        before, middle, after = allowed[best - 1 : best + 2]
+        curvature = before - 2 * middle + after
+        step = (before - after) / 2 / curvature if curvature < 0 else 0.0
+        diameter *= float((sizes[best + 1] / sizes[best]) ** step)
+    return DiameterEstimate(diameter, diameter / _RANGE, diameter * _RANGE, sizes, gains, n_picks)

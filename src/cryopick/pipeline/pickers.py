@@ -1,0 +1,226 @@
+"""The pickers as one kind of thing: how to pick a field, and what to write down about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cryopick.ctf.field_ctf import FieldCtf
+from cryopick.io.mrc import write_mrc
+from cryopick.picking.blob import pick_blob, working_pixel_size
+from cryopick.picking.blob_parameters import BlobParameters
+from cryopick.picking.field_picks import FieldPicks
+from cryopick.picking.log import pick_log
+from cryopick.picking.log_parameters import LogParameters
+from cryopick.picking.log_relion import pick_log_relion
+from cryopick.picking.log_relion_response import scale_diameters, working_size
+from cryopick.picking.template import pick_template
+from cryopick.picking.template_harmonics import Templates, prepare_templates
+from cryopick.picking.template_parameters import TemplateParameters
+from cryopick.pipeline.job import identity_of
+from cryopick.pipeline.picking_ctf_parameters import PickingCtfParameters
+from cryopick.pipeline.templates import read_templates
+
+__all__ = ["BlobPicker", "LogPicker", "Picker", "TemplatePicker", "make_template_picker"]
+
+
+class Picker(Protocol):
+    """What a picking job needs of a picker. It travels to the workers."""
+
+    @property
+    def name(self) -> str:
+        """The command."""
+
+    @property
+    def largest_diameter(self) -> float:
+        """Of a particle, A."""
+
+    def record(self) -> dict[str, Any]:
+        """All values that change the picks, as JSON takes them."""
+
+    def pick(self, micrograph: Tensor, *, pixel_size: float, ctf: FieldCtf | None) -> FieldPicks:
+        """Pick one field."""
+
+    def field_bytes(self, side: int, pixel_size: float) -> int:
+        """Peak memory of a field of this side in px, as measured."""
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """Files beside the lists that `write_extras` writes."""
+
+    def write_extras(self, folder: Path) -> None:
+        """Write what the picks refer to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogPicker:
+    """Blobs without a lens, or RELION's algorithm."""
+
+    parameters: LogParameters
+
+    @property
+    def name(self) -> str:
+        """The command."""
+        return "pick log"
+
+    @property
+    def ctf(self) -> PickingCtfParameters | None:
+        """Where the CTF comes from, if the mode uses it."""
+        uses = self.parameters.mode == "relion" and self.parameters.value("use_ctf")
+        return PickingCtfParameters(ctf="table") if uses else None
+
+    @property
+    def largest_diameter(self) -> float:
+        """Of a particle, A."""
+        return self.parameters.max_diameter
+
+    def record(self) -> dict[str, Any]:
+        """All values that act in this mode."""
+        return self.parameters.resolved()
+
+    def pick(self, micrograph: Tensor, *, pixel_size: float, ctf: FieldCtf | None) -> FieldPicks:
+        """Pick one field in the mode asked for."""
+        if self.parameters.mode == "relion":
+            return pick_log_relion(
+                micrograph, pixel_size=pixel_size, parameters=self.parameters, ctf=ctf
+            )
+        return pick_log(micrograph, pixel_size=pixel_size, parameters=self.parameters)
+
+    def field_bytes(self, side: int, pixel_size: float) -> int:
+        """So much a pixel, and more a working pixel."""
+        if self.parameters.mode == "relion":
+            work = working_size(side, pixel_size=pixel_size, parameters=self.parameters)
+            return 20 * side**2 + 4 * (len(scale_diameters(self.parameters)) + 8) * work**2
+        binning = max(1.0, self.parameters.min_diameter / 12 / pixel_size)
+        return 30 * side**2 + int(250 * (side / binning) ** 2)
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def write_extras(self, folder: Path) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlobPicker:
+    """Matched filters for simple shapes; both diameters are known."""
+
+    parameters: BlobParameters
+
+    @property
+    def name(self) -> str:
+        """The command."""
+        return "pick blob"
+
+    @property
+    def largest_diameter(self) -> float:
+        """Of a particle, A."""
+        return self.parameters.max_diameter or 0.0
+
+    def record(self) -> dict[str, Any]:
+        """All values."""
+        return self.parameters.to_dict()
+
+    def pick(self, micrograph: Tensor, *, pixel_size: float, ctf: FieldCtf | None) -> FieldPicks:
+        """Pick one field."""
+        return pick_blob(micrograph, pixel_size=pixel_size, parameters=self.parameters, ctf=ctf)
+
+    def field_bytes(self, side: int, pixel_size: float) -> int:
+        """So much a pixel, and more a working pixel, as the bank has many shapes."""
+        binning = max(1.0, working_pixel_size(self.parameters) / pixel_size)
+        return 60 * side**2 + int(600 * (side / binning) ** 2)
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def write_extras(self, folder: Path) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemplatePicker:
+    """Templates at all rotations."""
+
+    parameters: TemplateParameters
+    templates: Templates
+    images: NDArray[np.float32]  # (k, y, x) they were made from, particles white
+    image_pixel_size: float  # A/px
+    source: str  # path and identity of the file they are from
+
+    @property
+    def name(self) -> str:
+        """The command."""
+        return "pick template"
+
+    @property
+    def largest_diameter(self) -> float:
+        """Of a particle, A."""
+        return self.parameters.diameter
+
+    def record(self) -> dict[str, Any]:
+        """All values, and what the templates are."""
+        return {**self.parameters.to_dict(), "templates": self.source}
+
+    def pick(self, micrograph: Tensor, *, pixel_size: float, ctf: FieldCtf | None) -> FieldPicks:
+        """Pick one field."""
+        return pick_template(
+            micrograph,
+            pixel_size=pixel_size,
+            templates=self.templates,
+            parameters=self.parameters,
+            ctf=ctf,
+        )
+
+    def field_bytes(self, side: int, pixel_size: float) -> int:
+        """So much a pixel, and more a working pixel, as the basis has many functions."""
+        binning = max(1.0, self.parameters.low_pass / 2 / pixel_size)
+        return 60 * side**2 + int(1500 * (side / binning) ** 2)
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """The templates."""
+        return ("templates.mrcs",)
+
+    def write_extras(self, folder: Path) -> None:
+        """Write the templates in the order of the classes."""
+        write_mrc(folder / "templates.mrcs", self.images, pixel_size=self.image_pixel_size)
+
+
+def make_template_picker(path: Path, *, parameters: TemplateParameters) -> TemplatePicker:
+    """Read templates and make them ready.
+
+    Parameters
+    ----------
+    path
+        A stack, a table of class averages, the folder of a classification, or a map.
+    parameters
+        Of the picker.
+
+    Raises
+    ------
+    CryopickError
+        As `read_templates` and `prepare_templates` raise it; their sentence names the file.
+    """
+    images, pixel_size, _ = read_templates(path, parameters=parameters)
+    templates = prepare_templates(
+        images,
+        template_pixel_size=pixel_size,
+        diameter=parameters.diameter,
+        low_pass=parameters.low_pass,
+    )
+    return TemplatePicker(
+        parameters=parameters,
+        templates=templates,
+        images=images.numpy(),
+        image_pixel_size=pixel_size,
+        source=f"{path} {identity_of(path)}",
+    )
