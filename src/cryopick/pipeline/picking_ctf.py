@@ -60,10 +60,10 @@ def ctfs_of_fields(
     names = [str(n) for n in micrographs.rows["micrograph"]]
     if parameters.ctf == "ignore":
         return dict.fromkeys(names, CtfOfField())
-    micrographs = with_lens(micrographs)
     if parameters.ctf == "table":
         table = str(micrographs.source or "MICROGRAPHS")
         require_columns(micrographs.rows, _DEFOCUS, table=table)
+    micrographs = with_lens(micrographs)
     columns = ["optics_group", "voltage", "spherical_aberration", "amplitude_contrast"]
     lenses = {
         int(group): Lens(*map(float, lens))
