@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -289,6 +291,42 @@ def test_a_field_recorded_only_in_part_is_fitted_from_that_part():
 
     assert found.is_trusted
     assert mean_defocus(found.ctf) == pytest.approx(15000, abs=100)
+
+
+def spots(shape, *, strength):
+    """Waves of 6 and 10 A in six directions each, as a crystal adds them."""
+    y, x = torch.meshgrid(*(PIXEL_SIZE * torch.arange(float(n)) for n in shape), indexing="ij")
+    total = torch.zeros(shape)
+    for turn in range(6):
+        for length, offset in ((6.0, 0.0), (10.0, 0.2)):
+            angle = turn * math.pi / 6 + offset
+            place = x * math.cos(angle) + y * math.sin(angle)
+            total += strength * torch.cos(2 * math.pi * place / length)
+    return total
+
+
+def ring_of_ice(field):
+    """Three times more power in a narrow ring at 3.7 A."""
+    shape = tuple(field.shape)
+    fy, fx = torch.fft.fftfreq(shape[0], PIXEL_SIZE), torch.fft.rfftfreq(shape[1], PIXEL_SIZE)
+    distance = (fy[:, None].square() + fx.square()).sqrt() - 1 / 3.7
+    ring = 1 + 2 * torch.exp(-((distance / 0.003) ** 2))
+    return torch.fft.irfft2(torch.fft.rfft2(field) * ring, s=shape)
+
+
+def test_crystals_and_their_rings_do_not_hide_thon_rings():
+    truth = ctf_of(15000, astigmatism=800, angle=20.0)
+    field = field_of(truth)
+
+    assert_found(estimate(field + spots(field.shape, strength=0.3)), truth)
+    assert_found(estimate(ring_of_ice(field), max_resolution=3.1), truth)
+
+
+def test_crystals_and_their_rings_are_not_taken_for_thon_rings():
+    field = torch.randn(1024, 1024, generator=torch.Generator().manual_seed(5))
+
+    assert not estimate(field + spots(field.shape, strength=0.3)).is_trusted
+    assert not estimate(ring_of_ice(field), max_resolution=3.1).is_trusted
 
 
 @pytest.mark.parametrize("what", ["one pixel", "a band", "a wave", "two values"])

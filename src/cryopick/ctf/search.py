@@ -30,6 +30,8 @@ __all__ = ["N_SPLINES", "Candidate", "search_defocus", "whiten"]
 _STEP_PHASE = 0.5  # rad at the finest visible ring, from one defocus to the next
 _N_DIRECTIONS = 18  # of astigmatism
 _COARSER = 2  # steps of defocus to one of astigmatism
+_NEARBY = 12  # rings on either side that say how much a bin may differ from the smooth curve
+_CLIPPED = 4.0  # standard deviations of these beyond which it is cut off
 _LEAST_SIGNAL = 0.1  # of the noise of a ring: what may be hidden in it
 N_SPLINES = 6  # of the background
 _RUNNING = 9  # rings over which the strength of the oscillation is measured
@@ -131,7 +133,7 @@ def whiten(spectrum: PolarSpectrum, basis: Tensor) -> tuple[Tensor, Tensor]:
     data = without_smooth(spectrum.log_power, basis)
     noise = spectrum.variance
     finite = noise.isfinite()
-    data = torch.where(finite, data, 0.0)
+    data = _clip(torch.where(finite, data, 0.0))
     excess = torch.where(finite, data.square() - noise, 0.0).sum(0) / finite.sum(0).clamp(min=1)
     kernel = torch.ones(1, 1, _RUNNING, dtype=torch.float64) / _RUNNING
     padded = torch.nn.functional.pad(excess[None, None], 2 * [_RUNNING // 2], mode="replicate")
@@ -140,6 +142,14 @@ def whiten(spectrum: PolarSpectrum, basis: Tensor) -> tuple[Tensor, Tensor]:
     signal = signal.clamp(min=0) + _LEAST_SIGNAL * ring_noise
     total = noise + signal
     return data / total.sqrt(), (signal / total).sqrt()
+
+
+def _clip(data: Tensor) -> Tensor:
+    """Bring spots of crystals and rings of ice to what bins nearby may have."""
+    per_ring = data.abs().median(0).values
+    padded = torch.nn.functional.pad(per_ring[None, None], 2 * [_NEARBY], mode="replicate")[0, 0]
+    limit = _CLIPPED * 1.4826 * padded.unfold(0, 2 * _NEARBY + 1, 1).median(-1).values
+    return torch.maximum(torch.minimum(data, limit), -limit)
 
 
 def _models(spectrum: PolarSpectrum, lens: Lens, defocus: Tensor, phase_shift: float) -> Tensor:
