@@ -172,6 +172,23 @@ def test_scale_contrast_and_precision_do_not_matter():
     np.testing.assert_allclose(plain, other, rtol=1e-3)
 
 
+def test_scale_does_not_matter_where_bins_are_empty():
+    field = field_of(ctf_of(12000), shape=(700, 700))
+
+    plain, other = (estimate(f, tile_size=256) for f in (field, 1e6 * field))
+
+    assert plain.is_trusted
+    assert other.score == pytest.approx(plain.score, rel=1e-3)
+    np.testing.assert_allclose(plain.ctf, other.ctf, rtol=1e-3)
+
+
+def test_coarse_pixels_show_the_rings_of_large_defocus():
+    truth = ctf_of(40000, astigmatism=1500, angle=15.0)
+    field = field_of(truth, pixel_size=5.0, signal=3.0)
+
+    assert_found(estimate(field, pixel_size=5.0), truth, defocus=100.0, astigmatism=150.0)
+
+
 def test_the_micrograph_is_left_as_it_was():
     field = field_of(ctf_of(15000), shape=(700, 700))
     before = field.clone()

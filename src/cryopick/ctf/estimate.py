@@ -27,8 +27,8 @@ _LEAST_LENGTH = 500.0  # A, of a tile
 _TILE = 0.78  # of wavelength times largest defocus: 768 A for 50,000 A at 300 kV
 _LEAST_TILE = 64  # px
 _LEAST_ZEROS = 3  # of the CTF, that must be seen for a fit to be trusted
-_LEAST_SCORE = 7.0  # standard deviations of noise; noise alone reaches 5
-_LEAST_AGREEMENT = 0.5  # of a perfect fit; with a wrong phase shift, or 8-bit artefacts, 0.4
+_LEAST_SCORE = 6.5  # standard deviations of noise; noise alone reaches 5
+_LEAST_AGREEMENT = 0.5  # of a perfect fit; strong rings of another phase shift reach 0.3
 _RIVAL = 0.85  # of the best correlation, that no other defocus may reach
 _SAME = 500.0  # A: fits that differ by less are one
 _TOLERANCE = 1.02  # of the limits of the search, for what is refined
@@ -95,7 +95,7 @@ def estimate_ctf(
     Notes
     -----
     The spectrum is averaged on the device of `micrograph`; the fit to its polar bins, which are
-    few, is made in float64 on the CPU. The fit is trusted if its correlation is at least 7
+    few, is made in float64 on the CPU. The fit is trusted if its correlation is at least 6.5
     standard deviations of noise, and half of what is possible where rings stand out of the noise;
     if rings follow it over three zeros of the CTF, no other defocus correlates nearly as well,
     and its values lie inside the limits. Method: docs/design.md; the correlation with a CTF is

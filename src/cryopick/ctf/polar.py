@@ -28,6 +28,7 @@ __all__ = [
 
 # pixels of a row that are as good as one independent pixel under a Hann window: 1 + 2 4/9 + 2 1/36
 WINDOW_CORRELATION = 1.94
+_FIRST_RING = 4  # nearer to the origin a ring is all axis, or what the window leaves of the mean
 
 
 class Lens(NamedTuple):
@@ -39,7 +40,10 @@ class Lens(NamedTuple):
 
 
 class PolarSpectrum(NamedTuple):
-    """Logarithm of the power in bins of direction and frequency, (H, R) float64 on the CPU."""
+    """Logarithm of the power in bins of direction and frequency, (H, R) float64 on the CPU.
+
+    A bin that holds no pixel has infinite variance, the mean of its ring and its own middle.
+    """
 
     log_power: Tensor  # free of the bias of the logarithm of noise
     variance: Tensor  # of log_power, by counting; inf where a bin is empty
@@ -78,8 +82,8 @@ def polar_spectrum(
         dtype=torch.float64,
     )
     k2 = fy * fy + fx * fx
-    first, last = math.ceil(1 / (min_resolution * step)), math.floor(1 / (max_resolution * step))
-    last = min(last, side // 2 - 1)
+    first = max(_FIRST_RING, math.ceil(1 / (min_resolution * step)))
+    last = min(math.floor(1 / (max_resolution * step)), side // 2 - 1)
     ring = torch.round(k2.sqrt() / step).long()
     angle = torch.atan2(fy.expand_as(k2), fx.expand_as(k2)) % math.pi
     sector = (angle * (n_angles / math.pi)).long().clamp(max=n_angles - 1)
@@ -101,15 +105,20 @@ def polar_spectrum(
     is_there = (count > 0).reshape(n_angles, n_rings) & (power > 0)
     log_power = power.clamp(min=torch.finfo(torch.float64).tiny).log()
     log_power -= torch.digamma(samples) - samples.log()  # of the mean of so many exponentials
+    weight = torch.where(is_there, samples, 0.0)
+    ring_mean = (weight * log_power).sum(0) / weight.sum(0).clamp(min=1e-12)
+    frequency = torch.arange(first, last + 1, dtype=torch.float64) * step
+    angles = (torch.arange(n_angles, dtype=torch.float64) + 0.5) * (math.pi / n_angles)
+    middle, twice = frequency.square().expand(n_angles, -1), 2 * angles[:, None]
     return PolarSpectrum(
-        log_power=torch.where(is_there, log_power, 0.0),
+        log_power=torch.where(is_there, log_power, ring_mean),
         variance=torch.where(is_there, torch.polygamma(1, samples), math.inf),
-        k2=mean(k2),
-        k2_cos=mean(k2 * torch.cos(2 * angle)),
-        k2_sin=mean(k2 * torch.sin(2 * angle)),
-        frequency=torch.arange(first, last + 1, dtype=torch.float64) * step,
+        k2=torch.where(is_there, mean(k2), middle),
+        k2_cos=torch.where(is_there, mean(k2 * torch.cos(2 * angle)), middle * twice.cos()),
+        k2_sin=torch.where(is_there, mean(k2 * torch.sin(2 * angle)), middle * twice.sin()),
+        frequency=frequency,
         tile_length=1 / step,
-        angle=(torch.arange(n_angles, dtype=torch.float64) + 0.5) * (math.pi / n_angles),
+        angle=angles,
     )
 
 

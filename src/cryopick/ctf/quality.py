@@ -125,7 +125,7 @@ def equiphase_curves(spectrum: PolarSpectrum, lens: Lens, fit: Fit) -> CtfCurves
     -------
     CtfCurves
         On the rings of the spectrum. A bin counts for the two rings next to where the mean
-        defocus has its phase (Rohou & Grigorieff, J. Struct. Biol. 192 (2015) 216, section 2.5).
+        defocus has its phase (Rohou & Grigorieff, J. Struct. Biol. 192 (2015) 216).
     """
     frequency = spectrum.frequency
     n_rings, step = len(frequency), float(frequency[1] - frequency[0])

@@ -139,7 +139,6 @@ class _Model(NamedTuple):
     log_power: Tensor  # (H, R)
     share: Tensor  # (H, R) of the power that the lens rings
     slope: Tensor  # (H, R) d log P / d gamma
-    envelope: Tensor  # (R,)
 
 
 class _Weights(NamedTuple):
@@ -218,7 +217,6 @@ class _Problem:
             log_power=background + power.log(),
             share=ratio * rings / power,
             slope=ratio * self.contrast * torch.sin(2 * gamma) / power,
-            envelope=envelope,
         )
 
     def weights(self, model: _Model) -> _Weights:
