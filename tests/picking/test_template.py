@@ -326,20 +326,40 @@ def test_picks_keep_the_distance_from_the_edge():
     assert near.x.min() * PIXEL_SIZE < 0.4 * DIAMETER
 
 
+def test_a_field_too_small_for_a_particle_has_no_picks():
+    images = make_templates(1)
+    field, _ = scatter(images, noise=0.5)
+    parameters = dataclasses.replace(PARAMETERS, edge_distance=2.0)
+
+    picks = pick(field[:120, :130], prepare(images), parameters)
+
+    assert len(picks.x) == len(picks.psi) == len(picks.class_number) == 0
+
+
+def test_a_field_little_larger_than_a_particle_can_be_searched():
+    images = make_templates(1)
+    field, truth = scatter(images, noise=0.3)
+
+    picks = pick(field[23:86, 23:86], prepare(images))
+
+    away = np.hypot(picks.x + 23 - truth[0, 0], picks.y + 23 - truth[0, 1])
+    assert away[0] < 2.0
+
+
 def test_a_blob_as_bright_as_a_particle_but_of_another_shape_scores_less():
     images = make_templates(2)
     field, truth = scatter(images, noise=0.5)
     y, x = torch.meshgrid(torch.arange(420.0), torch.arange(520.0), indexing="ij")
     place = truth[10, :2]
-    ring = torch.hypot(x - place[0], y - place[1]).sub(16).abs() < 3
-    spoilt = torch.where(torch.hypot(x - place[0], y - place[1]) < 32, 0.0, field)
-    spoilt = spoilt - 20.0 * ring
+    away = torch.hypot(x - place[0], y - place[1])
+    ring = (away - 8).abs() < 3
+    spoilt = torch.where(away < 32, 0.0, field) - 5.0 * ring
 
     picks = pick(spoilt, prepare(images))
 
-    here = nearest(picks, truth[10:11])[0]
+    here = np.hypot(*(np.c_[picks.x, picks.y] - place).T) < 24
     others = nearest(picks, np.delete(truth, 10, 0))
-    assert picks.fom[here] < 0.9 * np.median(picks.fom[others])
+    assert picks.fom[here].max() < 0.6 * np.median(picks.fom[others])  # 0.95 by height alone
 
 
 def test_maps_are_written_when_asked_for():

@@ -118,12 +118,23 @@ def pick_template(
         white_particles=parameters.white_particles,
         mask=parameters.mask,
     )
+    if not search.is_searched.any():
+        return _no_picks(search)
     n_angles = 2 * math.ceil(180 / parameters.angular_step)
     coarse = 2 * math.ceil(n_angles / 2 / _FIRST_STEP)
     transfer = _transfer(search, parameters, ctf)
     first = _search(search, templates, transfer, search.is_valid, parameters, coarse)
     found = _search(search, templates, transfer, first.is_background, parameters, n_angles)
     return _as_picks(search, found, parameters, n_angles)
+
+
+def _no_picks(search: SearchField) -> FieldPicks:
+    """All is masked or too close to the edge."""
+    none = search.field.image.new_empty(0)
+    picks = search.as_picks(
+        none.reshape(0, 2), scores=none, diameters=none, threshold=math.inf, best=None
+    )
+    return picks._replace(class_number=np.zeros(0, np.int64), psi=np.zeros(0))
 
 
 def _transfer(search: SearchField, parameters: TemplateParameters, ctf: FieldCtf | None) -> Tensor:
