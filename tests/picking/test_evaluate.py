@@ -122,9 +122,82 @@ def test_scores_do_not_depend_on_the_order_of_rows():
     assert forwards.to_dict() == pytest.approx(shuffled.to_dict())
 
 
+def test_a_pick_of_an_ignored_particle_is_neither_right_nor_wrong():
+    picks = table([[0, 0], [100, 0], [300, 0]], fom=[1, 3, 2])  # right, on an ignored one, wrong
+
+    total = score(picks, table([[0, 0]]), ignored=table([[100, 0]])).total
+
+    assert (total.n_picks, total.n_truth, total.n_matched, total.n_ignored) == (3, 1, 1, 1)
+    assert (total.precision, total.recall) == (1 / 2, 1)
+    assert total.average_precision == 1 / 2
+    assert (total.best_f1, total.best_threshold) == (pytest.approx(2 / 3), 1)
+
+
+def test_the_curve_has_no_row_for_an_ignored_pick():
+    picks = table([[0, 0], [100, 0], [300, 0]], fom=[1, 3, 2])
+
+    curve = score(picks, table([[0, 0]]), ignored=table([[100, 0]])).curve
+
+    assert curve.to_numpy().tolist() == [[2, 0, 0], [1, 1 / 2, 1]]
+
+
+def test_ignored_reaches_half_a_diameter_on_the_same_micrograph():
+    ignored = table([[100, 100]])
+    inside, outside = table([[124.9, 100]]), table([[125.1, 100]])  # 100 A / 2 / 2 A/px = 25 px
+    elsewhere = table([[100, 100]], micrograph="b.mrc")
+
+    assert score(inside, table([]), ignored=ignored).total.n_ignored == 1
+    assert score(outside, table([]), ignored=ignored).total.n_ignored == 0
+    assert score(inside, table([]), ignored=elsewhere).total.n_ignored == 0
+
+
+def test_a_true_particle_comes_before_an_ignored_one_that_is_nearer():
+    picks = table([[12, 0]])  # 12 px from the true one, on the ignored one
+
+    total = score(picks, table([[0, 0]]), ignored=table([[12, 0]])).total
+
+    assert (total.n_matched, total.n_ignored, total.precision) == (1, 0, 1)
+
+
+def test_a_second_pick_of_a_true_particle_is_wrong_unless_it_lies_on_an_ignored_one():
+    picks, truth = table([[0, 0], [1, 0]], fom=[2, 1]), table([[0, 0]])
+
+    assert score(picks, truth, ignored=table([[27, 0]])).total.precision == 1 / 2
+    assert score(picks, truth, ignored=table([[26, 0]])).total.precision == 1
+
+
+def test_picks_that_are_all_ignored_score_as_none():
+    ignored = table([[0, 0]])
+
+    total = score(table([[0, 0], [1, 1]], fom=[2, 1]), table([[500, 0]]), ignored=ignored).total
+
+    assert (total.n_picks, total.n_ignored) == (2, 2)
+    assert (total.precision, total.recall, total.f1, total.average_precision) == (0, 0, 0, 0)
+    assert total.best_threshold is None
+
+
+def test_ignored_picks_are_summed_over_micrographs():
+    both = pd.concat([table([[0, 0]]), table([[0, 0], [9, 9]], micrograph="b.mrc")])
+
+    found = score(both, table([]), ignored=both, pixel_sizes={"a.mrc": 2.0, "b.mrc": 2.0})
+
+    assert [s.n_ignored for s in found.micrographs.values()] == [1, 2]
+    assert found.total.n_ignored == 3
+
+
+def test_without_ignored_picks_scores_are_those_without_an_ignored_table():
+    rng = np.random.default_rng(5)
+    truth = table(scattered(rng, 60))
+    picks = table(scattered(rng, 200), fom=rng.normal(size=200))
+
+    assert score(picks, truth).total == score(picks, truth, ignored=table([[9e5, 0]])).total
+
+
 def test_bad_input_is_refused_with_the_name_of_the_column():
     with pytest.raises(TableError, match="micrograph"):
         score(pd.DataFrame({"x": [1.0], "y": [1.0]}), table([]))
+    with pytest.raises(TableError, match="ignored must"):
+        score(table([]), table([]), ignored=pd.DataFrame({"x": [1.0], "y": [1.0]}))
     with pytest.raises(ParameterError, match="diameter must be above 0 A"):
         score(table([]), table([]), diameter=0.0)
     with pytest.raises(ShapeError, match="picks_xy"):

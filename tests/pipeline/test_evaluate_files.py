@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from cryopick.cli.app import app
 from cryopick.errors import FormatError, ParameterError, TableError
 from cryopick.io.atomic import write_json
 from cryopick.pipeline.evaluate import evaluate_pick_files, pair_names, read_truth
@@ -84,11 +86,57 @@ def test_truth_may_be_a_folder_of_coordinates(job, truth, tmp_path):
     assert result.to_dict() == evaluate_pick_files(job, truth).to_dict()
 
 
+def with_ignored(truth):
+    """The truth of `truth`, and particles that need not be found under the two false picks."""
+    content = json.loads(truth.read_text())
+    content["micrographs"]["a.mrc"]["ignored"] = [[310, 300]]
+    content["micrographs"]["empty.mrc"]["ignored"] = [[50, 60]]
+    write_json(truth, content)
+    return truth
+
+
+def test_picks_of_particles_that_truth_lists_as_ignored_do_not_count(job, truth):
+    result = evaluate_pick_files(job, with_ignored(truth)).to_dict()
+
+    assert (result["n_picks"], result["n_ignored"], result["n_ignored_peaks"]) == (3, 2, 2)
+    assert (result["precision"], result["recall"]) == (1, 1 / 2)
+    assert result["average_precision"] == 1
+    assert result["micrographs"]["empty.mrc"]["n_ignored"] == 1
+
+
+def test_states_and_junk_of_a_truth_in_star_files_say_what_is_ignored(job, truth, tmp_path):
+    folder = tmp_path / "truth"
+    columns = {
+        "a": positions([[100, 102], [310, 300]]).assign(cryopickState=["particle", "carbon"]),
+        "b": positions([[200, 200]]),  # no column: all are particles
+        "empty": positions([[50, 60]]).assign(is_junk=[1]),
+    }
+    for stem, rows in columns.items():
+        write_picks_file(folder / f"{stem}_truth.star", rows)
+
+    found = evaluate_pick_files(job, folder, diameter=100.0, pixel_size=2.0)
+
+    assert found.to_dict() == evaluate_pick_files(job, with_ignored(truth)).to_dict()
+
+
+def test_ignored_picks_have_a_column_in_the_printed_table(job, truth):
+    ended = CliRunner().invoke(
+        app, ["evaluate", "picks", str(job), "--truth", str(with_ignored(truth))]
+    )
+
+    lines = [line.split() for line in ended.stdout.splitlines()]
+    column = lines[0].index("ignored")
+    counts = {line[0]: line[column] for line in lines[1:5]}
+    assert counts == {"a.mrc": "1", "b.mrc": "0", "empty.mrc": "1", "all": "2"}
+
+
 def test_junk_in_the_truth_is_no_particle(tmp_path):
     rows = positions([[1, 1], [2, 2]]).assign(is_junk=[0, 1])
     write_picks_file(tmp_path / "a.star", rows)
 
-    assert len(read_truth(tmp_path / "a.star").rows) == 1
+    truth = read_truth(tmp_path / "a.star")
+
+    assert (truth.rows["x"].tolist(), truth.ignored["x"].tolist()) == ([1], [2])
 
 
 def test_pixel_sizes_come_from_the_table_that_was_picked(job, truth, tmp_path):

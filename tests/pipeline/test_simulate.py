@@ -14,6 +14,7 @@ from cryopick.cli.app import app
 from cryopick.errors import FormatError, ParameterError, ProjectError
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.io.mrc import read_mrc, read_mrc_header, write_mrc
+from cryopick.pipeline.evaluate import read_truth
 from cryopick.pipeline.simulate import simulate_micrographs
 from cryopick.pipeline.simulate_particles import simulate_stack
 from cryopick.simulation.parameters import (
@@ -74,6 +75,19 @@ def test_micrographs_come_with_their_table_and_truth(tmp_path):
         assert set(rows["cryopickSpecies"]) <= {"small", "shell"}
         count += len(good)
     assert result.n_particles == count > 0
+
+
+def test_truth_is_the_same_in_json_and_in_star_files(tmp_path):
+    micrographs(tmp_path, carbon_fraction=1.0)
+
+    joined, single = read_truth(tmp_path / "truth.json"), read_truth(tmp_path / "truth")
+
+    assert joined.micrographs == single.micrographs
+    assert len(joined.rows) > 0
+    assert len(joined.ignored) > 0
+    for ours, theirs in ((joined.rows, single.rows), (joined.ignored, single.ignored)):
+        assert ours["micrograph"].tolist() == theirs["micrograph"].tolist()
+        np.testing.assert_allclose(ours[["x", "y"]], theirs[["x", "y"]], atol=1e-3)
 
 
 def test_the_same_seed_gives_the_same_pixels_in_any_number_of_workers(tmp_path):

@@ -51,7 +51,8 @@ def evaluate_picks_command(
     """Compare picks with true positions, one to one: precision, recall, F1, average precision.
 
     A pick is right if it lies within 0.3 diameters of a particle that no better pick has
-    claimed. Average precision and best F1 are taken over all stored peaks of a picking job,
+    claimed. A pick that claims none but lies on a particle that the truth lists as ignored is
+    left out. Average precision and best F1 are taken over all stored peaks of a picking job,
     the other numbers over its picks.
     """
     from cryopick.pipeline.evaluate import evaluate_pick_files
@@ -70,13 +71,16 @@ def evaluate_picks_command(
     print_result(result, _lines(result, plot), is_json=is_json)
 
 
+_COUNTS = ("picks", "truth", "matched", "ignored")
+
+
 def _lines(result: dict[str, Any], plot: Path | None) -> list[str]:
-    head = ("picks", "truth", "matched", "precision", "recall", "F1", "error (A)")
+    head = (*_COUNTS, "precision", "recall", "F1", "error (A)")
     rows = [*result["micrographs"].items(), ("all", result)]
     width = max(len(name) for name, _ in rows)
     lines = [f"{'micrograph':<{width}}" + "".join(f"{h:>11}" for h in head)]
     for name, scores in rows:
-        counts = [f"{scores[k]:>11d}" for k in ("n_picks", "n_truth", "n_matched")]
+        counts = [f"{scores[f'n_{k}']:>11d}" for k in _COUNTS]
         shares = [f"{scores[k]:>11.3f}" for k in ("precision", "recall", "f1")]
         error = scores["centring_error"]
         shown = f"{'-':>11}" if error is None else f"{error:>11.1f}"

@@ -2,7 +2,8 @@
 
 Peaks are taken from the highest score down. Each claims the nearest true particle within the
 tolerance that no better peak has claimed; whatever claims none is a false positive, so a second
-pick on one particle counts as an error.
+pick on one particle counts as an error. Only a peak that claims none and lies on a particle which
+a picker may or may not find, as one on carbon, is neither right nor wrong.
 """
 
 from __future__ import annotations
@@ -22,18 +23,22 @@ from cryopick.tables.model import require_columns
 __all__ = ["Evaluation", "PickScores", "evaluate_picks", "match_picks"]
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+_IGNORED_RADIUS = 0.5  # of the diameter: the pick lies on the ignored particle
 
 
 @dataclass(frozen=True, kw_only=True)
 class PickScores:
     """How good a set of scored picks is."""
 
-    n_picks: int
+    n_picks: int  # all that were given
     n_truth: int
     n_matched: int
-    precision: float  # matched share of the picks; 0 where there are none
+    n_ignored: int  # picks left out of all that follows: they lie on ignored particles only
+    precision: float  # matched share of the other picks; 0 where there are none
     recall: float  # matched share of the truth; 0 where there is none
-    f1: float  # harmonic mean of the two, over all picks given
+    f1: float  # harmonic mean of the two
     best_f1: float  # the highest F1 that a threshold on the score can reach
     best_threshold: float | None  # keep picks with at least this score to reach it
     average_precision: float  # area under the precision-recall steps
@@ -50,7 +55,7 @@ class Evaluation:
 
     total: PickScores
     micrographs: dict[str, PickScores]
-    curve: pd.DataFrame  # threshold, precision, recall; one row per pick, best score first
+    curve: pd.DataFrame  # threshold, precision, recall; one row per pick that counts, best first
 
 
 def match_picks(picks_xy: Floats, fom: Floats, truth_xy: Floats, *, radius: float) -> Floats:
@@ -101,6 +106,7 @@ def evaluate_picks(
     pixel_sizes: Mapping[str, float],
     diameter: float,
     tolerance: float = 0.3,
+    ignored: pd.DataFrame | None = None,
 ) -> Evaluation:
     """Score the picks of a data set against its true positions.
 
@@ -118,6 +124,10 @@ def evaluate_picks(
         Of the particle, A.
     tolerance
         Largest distance of a match, as a part of the diameter.
+    ignored
+        Columns micrograph, x, y (px) of particles that need not be found. A pick that claims
+        no true particle and lies within half a diameter of one of them counts neither as right
+        nor as wrong; any number of picks may lie on one.
 
     Returns
     -------
@@ -133,27 +143,83 @@ def evaluate_picks(
     """
     require_columns(picks, ("micrograph", "x", "y"), table="picks")
     require_columns(truth, ("micrograph", "x", "y"), table="truth")
+    if ignored is None:
+        ignored = truth.iloc[:0]
+    require_columns(ignored, ("micrograph", "x", "y"), table="ignored")
     require_above(diameter, 0, name="diameter", unit="A")
     require_above(tolerance, 0, name="tolerance")
-    true_of = {str(n): _xy(g) for n, g in truth.groupby("micrograph", sort=False)}
+    true_of, ignored_of = _positions(truth), _positions(ignored)
     picks_of = {str(n): g for n, g in picks.groupby("micrograph", sort=False)}
-    empty = picks.iloc[:0]
-    foms: list[Floats] = []
-    errors: list[Floats] = []
-    micrographs: dict[str, PickScores] = {}
-    n_truth = 0
+    nothing, empty = np.zeros((0, 2)), picks.iloc[:0]
+    parts: list[_Outcome] = []
     for name, pixel_size in pixel_sizes.items():
         rows = picks_of.get(name, empty)
-        true_xy = true_of.get(name, np.zeros((0, 2)))
-        fom = rows["fom"].to_numpy(np.float64) if "fom" in rows else np.ones(len(rows))
-        radius = tolerance * diameter / pixel_size
-        error = match_picks(_xy(rows), fom, true_xy, radius=radius) * pixel_size
-        micrographs[name] = _score(fom, error, len(true_xy))[0]
-        foms.append(fom)
-        errors.append(error)
-        n_truth += len(true_xy)
-    total, curve = _score(_joined(foms), _joined(errors), n_truth)
-    return Evaluation(total=total, micrographs=micrographs, curve=curve)
+        parts.append(
+            _judge(
+                _xy(rows),
+                rows["fom"].to_numpy(np.float64) if "fom" in rows else np.ones(len(rows)),
+                true_of.get(name, nothing),
+                ignored_of.get(name, nothing),
+                pixel_size=pixel_size,
+                diameter=diameter,
+                tolerance=tolerance,
+            )
+        )
+    total, curve = _score(
+        _Outcome(
+            fom=_joined([p.fom for p in parts]),
+            errors=_joined([p.errors for p in parts]),
+            n_truth=sum(p.n_truth for p in parts),
+            n_ignored=sum(p.n_ignored for p in parts),
+        )
+    )
+    scores = {n: _score(part)[0] for n, part in zip(pixel_sizes, parts, strict=True)}
+    return Evaluation(total=total, micrographs=scores, curve=curve)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outcome:
+    """What became of a list of picks; those ignored are counted only."""
+
+    fom: Floats  # (n,)
+    errors: Floats  # (n,) A, NaN where a pick matched nothing
+    n_truth: int
+    n_ignored: int
+
+
+def _judge(
+    picks_xy: Floats,
+    fom: Floats,
+    truth_xy: Floats,
+    ignored_xy: Floats,
+    *,
+    pixel_size: float,
+    diameter: float,
+    tolerance: float,
+) -> _Outcome:
+    """Match the picks of one micrograph and set apart those that need not be judged."""
+    radius = tolerance * diameter / pixel_size
+    errors = match_picks(picks_xy, fom, truth_xy, radius=radius) * pixel_size
+    is_ignored = np.isnan(errors)
+    is_ignored &= _is_near(picks_xy, ignored_xy, radius=_IGNORED_RADIUS * diameter / pixel_size)
+    return _Outcome(
+        fom=fom[~is_ignored],
+        errors=errors[~is_ignored],
+        n_truth=len(truth_xy),
+        n_ignored=int(is_ignored.sum()),
+    )
+
+
+def _is_near(xy: Floats, others_xy: Floats, *, radius: float) -> Bools:
+    """Tell for each position whether any of the others lies within `radius`, px."""
+    if not len(xy) or not len(others_xy):
+        return np.zeros(len(xy), bool)
+    distances, _ = cKDTree(others_xy).query(xy)
+    return np.asarray(distances <= radius)
+
+
+def _positions(rows: pd.DataFrame) -> dict[str, Floats]:
+    return {str(n): _xy(g) for n, g in rows.groupby("micrograph", sort=False)}
 
 
 def _xy(rows: pd.DataFrame) -> Floats:
@@ -164,8 +230,9 @@ def _joined(parts: list[Floats]) -> Floats:
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
-def _score(fom: Floats, errors: Floats, n_truth: int) -> tuple[PickScores, pd.DataFrame]:
-    """Score one list of picks; `errors` is NaN where a pick matched nothing."""
+def _score(outcome: _Outcome) -> tuple[PickScores, pd.DataFrame]:
+    """Score one list of picks."""
+    fom, errors, n_truth = outcome.fom, outcome.errors, outcome.n_truth
     order = np.argsort(-fom, kind="stable")
     is_match = np.isfinite(errors[order])
     matched = np.cumsum(is_match)
@@ -178,9 +245,10 @@ def _score(fom: Floats, errors: Floats, n_truth: int) -> tuple[PickScores, pd.Da
     best = int(np.where(is_cut, f1, -1).argmax()) if len(fom) else -1
     n_matched = int(is_match.sum())
     scores = PickScores(
-        n_picks=len(fom),
+        n_picks=len(fom) + outcome.n_ignored,
         n_truth=n_truth,
         n_matched=n_matched,
+        n_ignored=outcome.n_ignored,
         precision=float(precision[-1]) if len(fom) else 0.0,
         recall=float(recall[-1]) if len(fom) else 0.0,
         f1=float(f1[-1]) if len(fom) else 0.0,

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cryopick.checks import require_above
@@ -21,12 +22,15 @@ from cryopick.tables.relion import picks_of_file, read_micrographs, read_picks
 
 __all__ = ["PickEvaluation", "Truth", "evaluate_pick_files", "pair_names", "read_truth"]
 
+_STATE = "cryopickState"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
     """True positions, and what their file says of the particle and the micrographs."""
 
     rows: pd.DataFrame  # micrograph, x, y
+    ignored: pd.DataFrame  # micrograph, x, y of particles that need not be found
     micrographs: list[str]  # all that were searched for particles, also without any
     diameter: float | None = None  # A
     pixel_size: float | None = None  # A/px
@@ -54,6 +58,7 @@ class PickEvaluation:
             **total,
             **{name: from_peaks[name] for name in over_thresholds},
             "n_peaks": from_peaks["n_picks"],
+            "n_ignored_peaks": from_peaks["n_ignored"],
             "diameter": self.diameter,
             "unmatched_micrographs": self.unmatched_micrographs,
             "micrographs": micrographs,
@@ -125,7 +130,13 @@ def evaluate_pick_files(
     pixel_sizes = _pixel_sizes(
         true, given=pixel_size, table=micrographs or _table_of_job(picks), diameter=size
     )
-    score = partial(evaluate_picks, pixel_sizes=pixel_sizes, diameter=size, tolerance=tolerance)
+    score = partial(
+        evaluate_picks,
+        pixel_sizes=pixel_sizes,
+        diameter=size,
+        tolerance=tolerance,
+        ignored=true.ignored,
+    )
     shipped = score(_renamed(found.rows, pairs), true.rows)
     peaks = _read_peaks(picks, _names(found))
     over_peaks = shipped
@@ -146,6 +157,9 @@ def evaluate_pick_files(
 def read_truth(path: Path) -> Truth:
     """Read true positions from a STAR file or folder, or from the simulator's ``truth.json``.
 
+    Particles that need not be found are set apart: those listed as ``ignored`` in JSON, in STAR
+    files those with another ``cryopickState`` than ``particle`` or with ``cryopickIsJunk`` 1.
+
     Raises
     ------
     FormatError
@@ -154,21 +168,29 @@ def read_truth(path: Path) -> Truth:
         If there are no coordinates.
     """
     path = Path(path)
-    if path.suffix != ".json":
-        picks = read_picks(path)
-        rows = picks.rows
-        if "is_junk" in rows:
-            rows = rows[rows["is_junk"] == 0]
-        return Truth(rows=rows, micrographs=_names(picks))
+    return _truth_of_json(path) if path.suffix == ".json" else _truth_of_star(path)
+
+
+def _truth_of_star(path: Path) -> Truth:
+    picks = read_picks(path)
+    rows = picks.rows
+    is_ignored = np.zeros(len(rows), bool)
+    # one file of a folder may have a column that another lacks
+    if "is_junk" in rows:
+        is_ignored |= rows["is_junk"].fillna(0).to_numpy() != 0
+    if _STATE in rows:
+        is_ignored |= rows[_STATE].fillna("particle").to_numpy() != "particle"
+    return Truth(rows=rows[~is_ignored], ignored=rows[is_ignored], micrographs=_names(picks))
+
+
+def _truth_of_json(path: Path) -> Truth:
     try:
         content = json.loads(path.read_text())
-        particles = {
-            str(name): entry["particles"] for name, entry in content["micrographs"].items()
-        }
-        positions = [(n, float(x), float(y)) for n, p in particles.items() for x, y in p]
+        micrographs = {str(name): entry for name, entry in content["micrographs"].items()}
         return Truth(
-            rows=pd.DataFrame(positions, columns=["micrograph", "x", "y"]),
-            micrographs=list(particles),
+            rows=_listed({n: e["particles"] for n, e in micrographs.items()}),
+            ignored=_listed({n: e.get("ignored", []) for n, e in micrographs.items()}),
+            micrographs=list(micrographs),
             diameter=float(content["diameter"]),
             pixel_size=float(content["apix"]),
         )
@@ -179,6 +201,11 @@ def read_truth(path: Path) -> Truth:
             got=_reason(error),
             remedy="Give the truth.json of a simulation or a STAR file",
         ) from error
+
+
+def _listed(places: Mapping[str, Iterable[tuple[float, float]]]) -> pd.DataFrame:
+    positions = [(n, float(x), float(y)) for n, listed in places.items() for x, y in listed]
+    return pd.DataFrame(positions, columns=["micrograph", "x", "y"])
 
 
 def _reason(error: Exception) -> str:

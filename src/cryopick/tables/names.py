@@ -14,6 +14,7 @@ _IMAGE = {".mrc", ".mrcs", ".map", ".rec", ".tif", ".tiff", ".eer", ".png", ".jp
 _IMAGE |= {".hdf", ".hdf5", ".em", ".spi", ".dm4", ".gz", ".bz2"}
 _COORDINATE = {".star", ".pos", ".box", ".cbox", ".json", ".txt", ".tab", ".tsv", ".coords"}
 _ENDINGS = ("_autopick", "_manualpick", "_automatch", "_topazpicks", "_extract", "_info", "_boxes")
+_ENDINGS += ("_truth",)  # of simulated micrographs
 
 
 def _without(name: str, suffixes: set[str]) -> str:
