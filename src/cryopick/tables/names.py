@@ -13,8 +13,8 @@ __all__ = ["MicrographNames", "bare_name", "coordinate_stem", "file_stems"]
 _IMAGE = {".mrc", ".mrcs", ".map", ".rec", ".tif", ".tiff", ".eer", ".png", ".jpg", ".jpeg"}
 _IMAGE |= {".hdf", ".hdf5", ".em", ".spi", ".dm4", ".gz", ".bz2"}
 _COORDINATE = {".star", ".pos", ".box", ".cbox", ".json", ".txt", ".tab", ".tsv", ".coords"}
-_ENDINGS = ("_autopick", "_manualpick", "_automatch", "_topazpicks", "_extract", "_info", "_boxes")
-_ENDINGS += ("_truth",)  # of simulated micrographs
+_PICKS = ("_autopick", "_manualpick", "_automatch", "_topazpicks")
+_ENDINGS = (*_PICKS, "_extract", "_info", "_boxes", "_truth")  # the last is of simulations
 
 
 def _without(name: str, suffixes: set[str]) -> str:
