@@ -130,6 +130,7 @@ def _diameters(parameters: BlobParameters, pixel_size: float) -> tuple[float, fl
 
 
 def _lens(search: SearchField, ctf: FieldCtf | None) -> Tensor:
+    """Evaluate the CTF; the high-pass is left out, as shapes are surest where it acts."""
     if ctf is None:
         return torch.ones_like(search.frequency)
     return ctf.evaluate(search.shape, pixel_size=search.pixel_size, device=search.frequency.device)

@@ -1,0 +1,86 @@
+"""The diameter that explains most is that of the particles."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from cryopick.ctf.field_ctf import FieldCtf
+from cryopick.errors import DataError
+from cryopick.picking.blob_parameters import BlobParameters
+from cryopick.picking.diameter import (
+    DiameterTrial,
+    candidate_diameters,
+    choose_diameter,
+    try_diameter,
+)
+from cryopick.simulation.micrographs import simulate_micrograph
+from cryopick.simulation.parameters import (
+    MicrographSimulationParameters,
+    MicroscopeParameters,
+    SpecimenParameters,
+)
+from cryopick.simulation.phantoms import make_phantom
+
+
+def simulated_field(phantom):
+    models = [make_phantom(phantom)]
+    parameters = MicrographSimulationParameters(
+        width=800, height=800, pixel_size=3.0, particles=90, ice_blobs=0, carbon_fraction=0
+    )
+    microscope = MicroscopeParameters()
+    made = simulate_micrograph(
+        models,
+        index=0,
+        specimen=SpecimenParameters(phantoms=phantom),
+        microscope=microscope,
+        parameters=parameters,
+    )
+    focus = made.defocus
+    ctf = FieldCtf(focus.defocus_u, focus.defocus_v, focus.defocus_angle, 300.0, 2.7, 0.1)
+    return made.image, ctf, models[0].diameter
+
+
+def estimate(image, ctf, pixel_size):
+    candidates = candidate_diameters(tuple(image.shape), pixel_size)
+    settings = {"pixel_size": pixel_size, "parameters": BlobParameters(), "ctf": ctf}
+    return choose_diameter(candidates, [[try_diameter(image, d, **settings) for d in candidates]])
+
+
+def test_the_diameter_of_simulated_shells_is_found():
+    image, ctf, diameter = simulated_field("shell")
+
+    found = estimate(image, ctf, 3.0)
+
+    assert found.diameter == pytest.approx(diameter, rel=0.1)
+    assert found.min_diameter < diameter < found.max_diameter
+    assert found.n_picks.max() >= 20
+
+
+def test_noise_has_no_diameter():
+    noise = torch.randn(300, 300, generator=torch.Generator().manual_seed(0))
+
+    with pytest.raises(DataError, match="show 20 particles of one size"):
+        estimate(noise, None, 6.0)
+
+
+def test_a_few_strong_lumps_do_not_decide():
+    candidates = [100.0, 120.0, 144.0]
+    trials = [[DiameterTrial(80, 300.0), DiameterTrial(70, 200.0), DiameterTrial(5, 5000.0)]]
+
+    assert choose_diameter(candidates, trials).diameter == 100.0
+
+
+def test_a_parabola_finds_the_maximum_between_candidates():
+    candidates = [100 * 1.2**i for i in range(5)]
+    truth = np.log(candidates[2]) + 0.3 * np.log(1.2)
+    gains = [1000 - 2000 * (np.log(c) - truth) ** 2 for c in candidates]
+    trials = [[DiameterTrial(50, g) for g in gains]]
+
+    assert np.log(choose_diameter(candidates, trials).diameter) == pytest.approx(truth)
+
+
+def test_a_field_too_small_for_a_choice_is_refused():
+    with pytest.raises(DataError, match="have a side of 600 A to estimate a diameter in"):
+        candidate_diameters((100, 100), 4.0)
