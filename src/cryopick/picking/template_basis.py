@@ -22,7 +22,7 @@ from cryopick.picking.template_harmonics import Templates
 
 __all__ = ["SteerableBasis", "make_basis", "ring_mean"]
 
-KEPT = 0.999  # of the templates' energy, in the metric of the whitened field
+_KEPT = 0.999  # of the templates' energy, in the metric of the whitened field
 
 
 class SteerableBasis(NamedTuple):
@@ -47,7 +47,7 @@ class SteerableBasis(NamedTuple):
 
 
 def make_basis(
-    templates: Templates, weight: NDArray[np.float64], *, kept: float = KEPT
+    templates: Templates, weight: NDArray[np.float64], *, kept: float = _KEPT
 ) -> SteerableBasis:
     """Find the functions that matter in one field.
 
@@ -81,11 +81,12 @@ def make_basis(
     for sign, (strength, functions, mixture) in zip(signs, parts, strict=True):
         is_kept = sign * strength**2 > cut
         radial.append(functions[is_kept])
-        mixtures.append(mixture[:, is_kept] * 1.0)
+        mixtures.append(mixture[:, is_kept])
     while len(radial) > 1 and not len(radial[-1]):
-        radial.pop(), mixtures.pop()
+        radial.pop()
+        mixtures.pop()
     energy = sum(
-        sign * (np.abs(mix) ** 2 * 1.0).sum(1) for sign, mix in zip(signs, mixtures, strict=False)
+        sign * (np.abs(mix) ** 2).sum(1) for sign, mix in zip(signs, mixtures, strict=False)
     )
     scale = 1 / np.sqrt(np.maximum(energy, 1e-30))[:, None]
     spectra = spectra * np.sqrt(signs)[:, None]
