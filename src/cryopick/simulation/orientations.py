@@ -8,6 +8,7 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
+from cryopick.alignment.point_groups import close_group
 from cryopick.errors import ParameterError
 
 __all__ = ["draw_angles", "euler_matrices", "point_group", "view_numbers"]
@@ -114,7 +115,7 @@ def point_group(symmetry: str) -> NDArray[np.float64]:
             generators.append(np.diag([1.0, -1, -1]))
     else:
         generators = [_turn_about_z(180 if letter == "T" else 90), threefold]
-    return _closure(generators)
+    return close_group(generators)
 
 
 def view_numbers(
@@ -152,14 +153,3 @@ def view_numbers(
 def _turn_about_z(degrees: float) -> NDArray[np.float64]:
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
-
-
-def _closure(generators: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Multiply elements with the generators until no new one appears."""
-    elements = [np.eye(3)]
-    for element in elements:  # grows while it is walked through
-        for generator in generators:
-            product = generator @ element
-            if not any(np.allclose(product, known, atol=1e-6) for known in elements):
-                elements.append(product)
-    return np.stack(elements)
