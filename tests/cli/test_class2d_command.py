@@ -68,11 +68,77 @@ def test_the_outcome_for_machines_is_that_of_the_file(folder, cryopick):
     values = json.loads(ended.out)
     assert (ended.code, ended.err) == (0, "")
     assert values == json.loads(Path("em/result.json").read_text())
+    assert values["warnings"] == [
+        "30 particles per class are few; fewer --classes show more.",
+        "3 iterations are too few to settle; take at least 8.",
+    ]
     rows = read_star(Path(values["particles"]))["particles"]
     assert len(rows) == values["n_particles"] == N
     assert "cryopickJunkProbability" in rows.columns
     again = cryopick(*EM, *FEW, "--out", "em", "--json")
     assert json.loads(again.out) == values
+
+
+def test_without_classes_there_are_as_many_as_references(folder, cryopick):
+    write_mrc(Path("averages.mrcs"), read_mrc(Path("set/particles.mrcs"))[:4], pixel_size=8.0)
+    words = ("--references", "averages.mrcs", "--iterations", 1, "--out", "em", "--json")
+
+    assert json.loads(cryopick(*EM, *words).out)["n_classes"] == 4
+    refused(
+        cryopick(*EM, *words, "--classes", 3, "--overwrite"),
+        "must hold 3 averages, as --classes says; got 4",
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        (
+            "set/particles.mrcs",
+            ("got a stack of images", "Give the STAR file that names this stack."),
+        ),
+        ("set/a.mrc.gz", ("got a stack of images",)),
+        (
+            "set/selected.cs",
+            ("got a file of cryoSPARC", "with: cryopick convert set/selected.cs selected.star."),
+        ),
+        ("set/none.mrcs", ("must be a readable file",)),
+    ],
+)
+def test_what_is_given_instead_of_the_table_is_told_with_the_way_on(folder, cryopick, given, parts):
+    for name in ("a.mrc.gz", "selected.cs"):
+        (folder / "set" / name).write_bytes(b"\x93NUMPY")
+
+    ended = cryopick("class2d", "em", given, "--diameter", 150, "--out", "em")
+
+    refused(ended, given, *parts)
+
+
+def test_a_run_that_was_stopped_finds_its_copy_on_scratch(folder, cryopick):
+    words = (*EM, *FEW, "--out", "em", "--scratch", "fast", "--json")
+    refused(cryopick(*words, "--memory", 0.1), "memory must be at least")
+    (copy,) = Path("fast").rglob("*.npy")
+    made = copy.stat().st_mtime_ns
+
+    refused(cryopick(*words, "--memory", 0.1), "memory must be at least")
+    assert copy.stat().st_mtime_ns == made
+    assert cryopick(*words).code == 0
+    assert not list(Path("fast").iterdir())
+
+
+def test_a_run_is_shown_by_its_folder(folder, cryopick):
+    cryopick(*EM, *FEW, "--out", "em", "--json")
+
+    ended = cryopick("show", "em", "--max-images", 2, "--out", "em.png")
+
+    assert ended.out.startswith("2 of 3 classes of em, the largest first")
+    assert Path("em.png").read_bytes().startswith(b"\x89PNG")
+    refused(
+        cryopick("show", "set", "--out", "set.png"),
+        "set must be a file, or the folder of a 2D classification",
+        "such as set/particles.mrcs",
+    )
+    refused(cryopick("show", "em", "--picks", "em", "--out", "a.png"), "picks must come with")
 
 
 def test_the_command_line_is_in_the_optimiser_file(folder, cryopick):

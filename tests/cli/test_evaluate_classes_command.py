@@ -165,6 +165,15 @@ def test_a_truth_that_cannot_be_used_is_refused(folder, cryopick, name, fault):
     refused(ended, "set", "Give the folder of cryopick simulate particles")
 
 
+@pytest.mark.parametrize(
+    ("truth", "got"), [("set/truth.star", "got a file"), ("nowhere", "got no such folder")]
+)
+def test_a_truth_that_is_no_folder_is_refused(folder, cryopick, truth, got):
+    ended = cryopick("evaluate", "classes", "set/truth.star", "--truth", truth)
+
+    refused(ended, f"--truth {truth} must be the folder that holds truth.npz and clean.npy", got)
+
+
 def test_a_truth_without_names_of_species_and_views_is_enough(folder, cryopick):
     shutil.move(folder / "truth.star", "result.star")
 

@@ -348,6 +348,7 @@ def test_scratch_and_progress_do_not_change_the_result(run, particles, tmp_path)
     result = classify(particles, tmp_path / "em", scratch=tmp_path / "fast", progress=steps.append)
 
     assert result.values["classes"] == run[1]["classes"]
+    assert not list((tmp_path / "fast").iterdir())  # the copy goes when the run is finished
     assert {s.step for s in steps} == {"Looking at images", "Classifying", "Averaging"}
     last = [s for s in steps if s.step == "Classifying"][-1]
     assert (last.n_iterations, last.done, last.total) == (6, N, N)

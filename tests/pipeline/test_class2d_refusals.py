@@ -46,7 +46,7 @@ def refusal(particles: Particles, kind: type[CryopickError] = CryopickError, **c
         ({"mask_diameter": 200.0}, "mask_diameter must fit in the box of 192 A; got 200 A"),
         ({"resolution_limit": 8.0}, "resolution_limit must be at least twice the pixel size"),
         ({"update": False}, "--no-update must come with averages to assign particles to"),
-        ({"align": False}, "must have a column for psi"),
+        ({"align": False}, "must have a column rlnAnglePsi for psi"),
         ({"memory": 0.1}, "memory must be at least"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -91,15 +91,50 @@ def test_a_ctf_that_is_missing_is_only_needed_for_its_correction(particles, tmp_
 
     text = refusal(without, TableError)
 
-    assert "defocus_u" in text
+    assert "must have a column rlnDefocusU for defocus_u (A, underfocus positive)" in text
     assert text.endswith("or add --ctf none.")
     classify(without, tmp_path / "other", iterations=2, ctf="none")
 
 
-def test_a_stack_that_is_missing_is_named(particles, tmp_path):
-    (tmp_path / "stack.mrcs").unlink()
+def test_poses_that_are_missing_are_only_needed_without_alignment(particles):
+    text = refusal(particles, TableError, align=False)
 
-    assert "stack.mrcs" in refusal(particles, FormatError)
+    assert "rlnDefocusU" in text
+    assert "image_index" not in text  # a part of rlnImageName, which is no column of the file
+    assert text.endswith(". Leave out --no-align, or give a table of particles with poses.")
+
+
+def test_a_stack_that_is_missing_is_named_with_its_table_and_where_it_was_sought(
+    particles, tmp_path, monkeypatch
+):
+    (tmp_path / "stack.mrcs").unlink()
+    here = tmp_path / "elsewhere"
+    here.mkdir()
+    monkeypatch.chdir(here)
+
+    assert refusal(particles, FormatError) == (
+        f"stack.mrcs, which {particles.source} lists, must be there; got no such file in {here}, "
+        f"{tmp_path} or a folder above the latter. Start in the folder that the names in the table "
+        "begin from."
+    )
+
+
+def test_a_stack_that_is_missing_at_a_full_path_was_sought_nowhere_else(particles, tmp_path):
+    gone = dataclasses.replace(
+        particles, rows=particles.rows.assign(image=str(tmp_path / "gone" / "stack.mrcs"))
+    )
+
+    text = refusal(gone, FormatError)
+
+    assert "must be there; got no such file. Put the stacks where the table says." in text
+
+
+def test_a_file_as_scratch_folder_is_refused_as_such(particles, tmp_path):
+    (tmp_path / "scratch").write_text("not a folder")
+
+    text = refusal(particles, scratch=tmp_path / "scratch")
+
+    assert text == f"{tmp_path}/scratch must be a folder; got a file. Choose another --scratch."
 
 
 def test_boxes_of_two_sizes_are_refused(particles, tmp_path):

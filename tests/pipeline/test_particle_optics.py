@@ -154,21 +154,35 @@ def test_without_a_ctf_whoever_asks_for_it_is_told(tmp_path):
     optics = ParticleOptics(particles_of(tmp_path, {"a.mrcs": 2}))
 
     assert not optics.has_ctf
-    with pytest.raises(TableError, match="must have a column for defocus_u"):
+    with pytest.raises(TableError, match="must have a column rlnDefocusU for defocus_u"):
         optics.ctf_of(np.arange(2), SHAPE)
 
 
-@pytest.mark.parametrize("column", ["defocus_u", "defocus_v", "defocus_angle"])
-def test_a_missing_column_of_the_ctf_is_named(tmp_path, column):
+@pytest.mark.parametrize(
+    ("column", "label"),
+    [
+        ("defocus_u", "rlnDefocusU"),
+        ("defocus_v", "rlnDefocusV"),
+        ("defocus_angle", "rlnDefocusAngle"),
+    ],
+)
+def test_a_missing_column_of_the_ctf_is_named_as_in_the_file(tmp_path, column, label):
     columns = with_ctf(2)
     del columns[column]
 
-    with pytest.raises(TableError, match=f"must have a column for {column}"):
+    with pytest.raises(TableError, match=f"must have a column {label} for {column} "):
         ParticleOptics(particles_of(tmp_path, {"a.mrcs": 2}, **columns), require_ctf=True)
 
 
-@pytest.mark.parametrize("column", ["voltage", "spherical_aberration", "amplitude_contrast"])
-def test_a_missing_lens_is_named(tmp_path, column):
+@pytest.mark.parametrize(
+    ("column", "label"),
+    [
+        ("voltage", "rlnVoltage"),
+        ("spherical_aberration", "rlnSphericalAberration"),
+        ("amplitude_contrast", "rlnAmplitudeContrast"),
+    ],
+)
+def test_a_missing_lens_is_named_as_in_the_file(tmp_path, column, label):
     lacking = particles_of(
         tmp_path, {"a.mrcs": 2}, optics=optics_table().drop(columns=column), **with_ctf(2)
     )
@@ -176,9 +190,9 @@ def test_a_missing_lens_is_named(tmp_path, column):
         tmp_path, {"a.mrcs": 2}, optics=optics_table().assign(**{column: np.nan}), **with_ctf(2)
     )
 
-    with pytest.raises(TableError, match=f"must have a column for {column}"):
+    with pytest.raises(TableError, match=f"must have a column {label} for {column} "):
         ParticleOptics(lacking, require_ctf=True)
-    with pytest.raises(TableError, match=f"group 1, {column}, must be a number .* got nan"):
+    with pytest.raises(TableError, match=f"group 1, {label}, must be a number .* got nan"):
         ParticleOptics(empty, require_ctf=True)
 
 
@@ -187,7 +201,7 @@ def test_a_row_without_a_defocus_is_counted(tmp_path):
     columns["defocus_v"][[1, 3]] = np.nan
     particles = particles_of(tmp_path, {"a.mrcs": 4}, **columns)
 
-    with pytest.raises(TableError, match=r"defocus_v, must .* got nan in row 2 and in 1 more"):
+    with pytest.raises(TableError, match=r"rlnDefocusV, must .* got nan in row 2 and in 1 more"):
         ParticleOptics(particles, require_ctf=True)
 
 

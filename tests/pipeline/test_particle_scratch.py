@@ -179,9 +179,19 @@ def test_the_copy_is_removed_on_request_and_originals_never(particles, tmp_path)
     assert len(copies(tmp_path / "scratch")) == 1
     images.remove_scratch()
 
-    assert copies(tmp_path / "scratch") == []
+    assert list((tmp_path / "scratch").iterdir()) == []
     assert (tmp_path / "a.mrcs").exists()
     np.testing.assert_array_equal(originals.read(np.arange(12)), expected(particles))
+
+
+def test_a_run_that_has_begun_to_read_a_copy_keeps_it_when_another_removes_it(particles, tmp_path):
+    mine = ParticleImages.open(particles, scratch=tmp_path / "scratch")
+    theirs = ParticleImages.open(particles, scratch=tmp_path / "scratch")
+    theirs.read(np.arange(1))
+
+    mine.remove_scratch()
+
+    np.testing.assert_array_equal(theirs.read(np.arange(12)), expected(particles))
 
 
 def test_a_disk_without_room_is_told_before_copying(tmp_path):

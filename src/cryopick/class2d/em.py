@@ -153,7 +153,7 @@ class EmClassifier:
     def fixed_bytes(self) -> int:
         """What averages, sums, buffers and matrices take, whatever the number of particles."""
         basis = self.layout.bare_basis(self.layout.most_rings)
-        k, values, p = self.parameters.classes, basis.n_rings * basis.n_orders, self.parameters
+        k, values, p = self.parameters.n_classes, basis.n_rings * basis.n_orders, self.parameters
         n_shifts = len(shift_grid(p.offset_range, 0.5 * p.offset_step)) if p.align else 1
         columns = max(_TILE_COLUMNS, 8 * k * n_shifts)
         block = 8 * _largest_tile(_TILE_COLUMNS)
@@ -275,7 +275,7 @@ class EmClassifier:
         return {"iteration": iteration, "fine_from": fine_from, "is_finished": is_over}
 
     def _final_count(self, state: EmState) -> int:
-        return len(state.shares) if state.has_references else self.parameters.classes
+        return len(state.shares) if state.has_references else self.parameters.n_classes
 
     def _find_junk(
         self,
@@ -486,10 +486,10 @@ def _largest_tile(columns: int) -> int:
 
 
 def _require_enough(source: ImageSource, parameters: ClassificationParameters) -> None:
-    if len(source) < parameters.classes:
+    if len(source) < parameters.n_classes:
         raise ParameterError(
             "classes",
             must=f"be at most the number of particles, {len(source)}",
-            got=parameters.classes,
+            got=parameters.n_classes,
             remedy="Lower --classes",
         )

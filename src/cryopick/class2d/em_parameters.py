@@ -9,12 +9,17 @@ from cryopick.parameters import Parameters, option
 
 __all__ = ["ClassificationParameters"]
 
+_CLASSES = 50  # where nobody says how many
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationParameters(Parameters):
     """2D classification."""
 
-    classes: int = option(50, help="Number of classes.", minimum=1, maximum=2000)
+    classes: int | None = option(
+        None, help="Number of classes; that of the --references, or 50 without, if not given.",
+        minimum=1, maximum=2000,
+    )  # fmt: skip
     diameter: float = option(help="Diameter of the particle.", unit="A", above=0)
     mask_diameter: float | None = option(
         None, help="Diameter of the circular mask; 1.2 times the particle's if not given.",
@@ -74,3 +79,8 @@ class ClassificationParameters(Parameters):
         default=True, help="Update the averages; off: only assign particles to the --references."
     )
     seed: int = option(1, help="Seed of all random choices.", minimum=0)
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return _CLASSES if self.classes is None else self.classes

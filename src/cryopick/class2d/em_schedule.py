@@ -87,7 +87,7 @@ def stage_of(
         finds_junk=parameters.junk and is_fine,
         subset=n_particles
         if is_last or not parameters.batches
-        else _subset_size(iteration, total - fine, parameters.classes, n_particles),
+        else _subset_size(iteration, total - fine, parameters.n_classes, n_particles),
     )
 
 
@@ -131,10 +131,10 @@ def class_count(iteration: int, parameters: ClassificationParameters) -> int:
     have found is handed down when classes are split.
     """
     if iteration >= parameters.iterations - fine_iterations(parameters):
-        return parameters.classes
+        return parameters.n_classes
     n_doublings = 0
-    while parameters.classes / 2 ** (n_doublings + 1) >= _FEWEST_CLASSES:
+    while parameters.n_classes / 2 ** (n_doublings + 1) >= _FEWEST_CLASSES:
         n_doublings += 1
     last = _GROWN * parameters.iterations
     steps = min(n_doublings, int((n_doublings + 1) * iteration / max(last, 1)))
-    return math.ceil(parameters.classes / int(2 ** (n_doublings - steps)))
+    return math.ceil(parameters.n_classes / int(2 ** (n_doublings - steps)))

@@ -48,7 +48,11 @@ def class2d_em_command(
         float | None, typer.Option(help="Of the particles, if their table does not say it. [A]")
     ] = None,
     scratch: Annotated[
-        Path | None, typer.Option(help="Folder on a fast disk; images are copied there first.")
+        Path | None,
+        typer.Option(
+            help="Folder on a fast disk; images are copied there first, and the copy is removed "
+            "when the run is finished."
+        ),
     ] = None,
     compute: ClassificationRunParameters,
     continues: Annotated[

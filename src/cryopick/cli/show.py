@@ -16,7 +16,12 @@ __all__ = ["show_command"]
 
 @expand_parameters
 def show_command(
-    file: Annotated[Path, typer.Argument(help="Micrograph, stack of images, volume or STAR file.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="Micrograph, stack of images, volume, STAR file, or folder of a class2d run."
+        ),
+    ],
     *,
     out: Annotated[Path, typer.Option(help="PNG file to write.")],
     picks: Annotated[
@@ -34,7 +39,7 @@ def show_command(
     parameters: ShowParameters,
     is_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Draw a micrograph with its picks, a gallery of a stack or table, or a table's histograms."""
+    """Draw a micrograph with its picks, a gallery of images or classes, or a table's histograms."""
     from cryopick.pipeline.show import show
 
     sentence = show(

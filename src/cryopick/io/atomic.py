@@ -41,8 +41,15 @@ _REMEDIES = {
 
 
 @contextlib.contextmanager
-def output_errors(path: Path) -> Iterator[None]:
+def output_errors(path: Path, *, option: str = "--out") -> Iterator[None]:
     """Turn a failed write below this line into one sentence that names `path`.
+
+    Parameters
+    ----------
+    path
+        What is written.
+    option
+        Where the user chose it; the sentence asks for another one.
 
     Raises
     ------
@@ -55,6 +62,7 @@ def output_errors(path: Path) -> Iterator[None]:
         if error.errno not in _REMEDIES:
             raise
         must, remedy = _REMEDIES[error.errno]
+        remedy = remedy.replace("--out", option)
         reason = os.strerror(error.errno).lower()
         raise OutputError(str(path), must=must, got=reason, remedy=remedy) from error
 
@@ -147,19 +155,26 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def make_folder(path: Path) -> Path:
+def make_folder(path: Path, *, option: str = "--out") -> Path:
     """Make a folder and its parents.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    option
+        Where the user chose it, for messages.
 
     Raises
     ------
     OutputError
         If it cannot be made or is a file.
     """
-    with output_errors(path):
+    with output_errors(path, option=option):
         try:
             Path(path).mkdir(parents=True, exist_ok=True)
         except FileExistsError as error:
             raise OutputError(
-                str(path), must="be a folder", got="a file", remedy="Choose another --out"
+                str(path), must="be a folder", got="a file", remedy=f"Choose another {option}"
             ) from error
     return Path(path)

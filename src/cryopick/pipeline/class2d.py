@@ -21,6 +21,7 @@ from cryopick.execution.parameters import ComputeParameters
 from cryopick.pipeline.class2d_checkpoint import CHECKPOINT, Saved, read_checkpoint
 from cryopick.pipeline.class2d_output import GALLERY, remove_iterations
 from cryopick.pipeline.class2d_parameters import ClassificationRunParameters
+from cryopick.pipeline.class2d_references import read_averages
 from cryopick.pipeline.class2d_run import (
     RESULT,
     ClassificationProgress,
@@ -83,9 +84,11 @@ def classify_particles(
     parameters, compute
         What to do, and with how much of the machine.
     references
-        Averages to begin from: a stack, or a file or folder of an earlier run.
+        Averages to begin from: a stack, or a file or folder of an earlier run. Their number is
+        that of the classes if `parameters` has none.
     scratch
-        A folder on a fast disk, where images are copied to first.
+        A folder on a fast disk, where images are copied to first. The copy is removed when the
+        run is finished; a run that was stopped finds it again.
     continues
         Take the number of iterations from `parameters` even if the run in `out` had another.
     overwrite
@@ -104,6 +107,9 @@ def classify_particles(
     out = Path(out)
     require_devices(ComputeParameters(device=compute.device))
     _require_references(parameters, references)
+    if parameters.classes is None:
+        count = parameters.n_classes if references is None else len(read_averages(references)[0])
+        parameters = replace(parameters, classes=count)
     _require_folder(out, continues=continues)
     if continues:
         _require_more(out, parameters.iterations)
@@ -121,7 +127,7 @@ def classify_particles(
         if before is not None:
             job.results += [n for n in before["files"] if n not in job.results]
             tell("This run is finished; its result is:")
-            return ClassificationResult(values=before)
+            return ClassificationResult(values={"warnings": [], **before})
         saved = read_checkpoint(out)
         if saved is None:
             remove_iterations(out)
@@ -135,11 +141,14 @@ def classify_particles(
                 ),
             )
             stack.callback(source.images.close)
-            for sentence in _warnings(source, parameters):
-                tell(sentence)
+            warnings = _warnings(source, parameters)
+            for sentence in warnings:
+                tell(f"Warning: {sentence}")
             run = ClassificationRun(source, parameters, compute, out, progress, tell)
             stack.callback(run.close)
-            values = run.go(job, _reopened(saved, parameters.iterations), references)
+            state = _reopened(saved, parameters.iterations)
+            values = run.go(job, state, references, warnings=warnings)
+        source.images.remove_scratch()
         return ClassificationResult(values=values)
 
 
@@ -237,20 +246,18 @@ def _warnings(source: ParticleSource, parameters: ClassificationParameters) -> l
     bad = source.images.bad
     if bad:
         more = f" {len(bad) - 1} more images are of no use either." if len(bad) > 1 else ""
-        found.append(f"Warning: {bad[min(bad)]}{more} They are left out, with class 0.")
+        found.append(f"{bad[min(bad)]}{more} They are left out, with class 0.")
     if source.n_hot:
         found.append(
-            f"Warning: {source.n_hot} images are more than 20 times as bright as the others. They "
+            f"{source.n_hot} images are more than 20 times as bright as the others. They "
             "are left out, with class 0."
         )
-    per_class = len(source) / parameters.classes
+    per_class = len(source) / parameters.n_classes
     if 1 <= per_class < _FEWEST_OF_CLASS:
-        found.append(
-            f"Warning: {per_class:.0f} particles per class are few; fewer --classes show more."
-        )
+        found.append(f"{per_class:.0f} particles per class are few; fewer --classes show more.")
     if parameters.iterations < _FEWEST_ITERATIONS and parameters.update:
         found.append(
-            f"Warning: {parameters.iterations} iterations are too few to settle; take at least "
+            f"{parameters.iterations} iterations are too few to settle; take at least "
             f"{_FEWEST_ITERATIONS}."
         )
     counts = np.bincount(source.group_numbers)
@@ -258,7 +265,7 @@ def _warnings(source: ParticleSource, parameters: ClassificationParameters) -> l
     n_groups = int((counts > 0).sum())
     if parameters.scale_correction and n_groups > 1 and few:
         found.append(
-            f"Warning: {few} of {n_groups} micrographs have fewer than {_FEWEST_OF_GROUP} "
+            f"{few} of {n_groups} micrographs have fewer than {_FEWEST_OF_GROUP} "
             "particles, too few to tell their contrast; --no-scale-correction leaves it alone."
         )
     return found

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from cryopick.errors import DataError, FormatError, ParameterError
 from cryopick.io.mrc import read_mrc, read_mrc_header, read_mrc_images
+from cryopick.tables.classification import Classification
 from cryopick.tables.paths import resolve_path
 from cryopick.tables.relion_class2d import read_classification
 
-__all__ = ["read_averages", "read_listed_averages", "read_references"]
+__all__ = ["averages_of_run", "read_averages", "read_listed_averages", "read_references"]
 
 _TOLERANCE = 0.01  # of the pixel size
 _UNSAID = (0.0, 1.0)  # pixel sizes in headers that nobody has filled in
@@ -96,14 +97,34 @@ def read_averages(path: Path) -> tuple[NDArray[np.float32], float]:
         pixels = read_mrc(path, dtype=np.float32)
         return pixels.reshape(-1, *pixels.shape[-2:]), read_mrc_header(path).pixel_size
     run = read_classification(path)
+    return averages_of_run(run), run.model.pixel_size
+
+
+def averages_of_run(run: Classification) -> NDArray[np.float32]:
+    """Read the averages that a run names.
+
+    Parameters
+    ----------
+    run
+        As it was read from its files.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n, y, x), in the order of `run.classes`.
+
+    Raises
+    ------
+    FormatError
+        If it names none, or their stack is missing, broken or too short.
+    """
     assert run.source is not None
     if "image" not in run.classes.columns:
         raise FormatError(
             str(run.source), must="name the averages", got="none", remedy="Give their stack instead"
         )
     places = run.classes["image_index"].to_numpy(np.int64)
-    averages, _ = read_listed_averages(run.classes["image"].astype(str), places, run.source)
-    return averages, run.model.pixel_size
+    return read_listed_averages(run.classes["image"].astype(str), places, run.source)[0]
 
 
 def read_listed_averages(

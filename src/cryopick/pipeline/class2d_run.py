@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,14 @@ class ClassificationRun:
         """Stop the threads."""
         self._classifier.close()
 
-    def go(self, job: Job, state: EmState | None, references: Path | None) -> dict[str, Any]:
+    def go(
+        self,
+        job: Job,
+        state: EmState | None,
+        references: Path | None,
+        *,
+        warnings: Sequence[str] = (),
+    ) -> dict[str, Any]:
         """Do the iterations that are left, and write the files.
 
         Parameters
@@ -124,6 +131,8 @@ class ClassificationRun:
             To go on from; None begins.
         references
             Averages to begin from.
+        warnings
+            What the user was warned of, for the record.
 
         Returns
         -------
@@ -146,6 +155,7 @@ class ClassificationRun:
             checkpoints.flush()
         job.results += iteration_files(state.iteration)
         values = self._write(state)
+        values["warnings"] = list(warnings)
         values["seconds"] = round(time.monotonic() - started, 1)
         values["files"] = [n for n in dict.fromkeys(job.results) if n != RESULT]
         job.results[:] = list(dict.fromkeys(job.results))
@@ -165,7 +175,7 @@ class ClassificationRun:
     def _plan(self) -> MemoryPlan:
         source, limit = self._source, memory_limit(self._compute.memory)
         box, threads = source.box_size, self._averaging_threads(limit)
-        sums = sums_bytes(box, self._parameters.classes)
+        sums = sums_bytes(box, self._parameters.n_classes)
         return plan_memory(
             bytes_per_image=threads * average_bytes(box),
             fixed={
@@ -180,7 +190,7 @@ class ClassificationRun:
 
     def _averaging_threads(self, limit: float) -> int:
         """Threads that can have sums of their own in a part of the memory."""
-        sums = sums_bytes(self._source.box_size, self._parameters.classes)
+        sums = sums_bytes(self._source.box_size, self._parameters.n_classes)
         return max(1, min(self._compute.n_threads, int(_SUMS_SHARE * limit / sums)))
 
     def _references(self, path: Path | None) -> Tensor | None:
@@ -188,7 +198,7 @@ class ClassificationRun:
             return None
         return read_references(
             path,
-            n_classes=self._parameters.classes,
+            n_classes=self._parameters.n_classes,
             box_size=self._source.box_size,
             pixel_size=self._source.pixel_size,
         )
@@ -219,7 +229,7 @@ class ClassificationRun:
             state,
             parameters=parameters,
             mask_diameter=mask_diameter,
-            n_classes=parameters.classes,
+            n_classes=parameters.n_classes,
             devices=self._compute.devices,
             threads=self._averaging_threads(self._limit),
             batch_size=self._batch_size,

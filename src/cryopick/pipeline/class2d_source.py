@@ -15,6 +15,7 @@ from cryopick.pipeline.particle_checks import require_images
 from cryopick.pipeline.particle_images import ParticleImages
 from cryopick.pipeline.particle_optics import ParticleOptics
 from cryopick.tables.model import Particles, require_columns
+from cryopick.tables.relion_names import PARTICLE_ROWS
 
 __all__ = ["ParticleSource", "open_source", "poses_of_table"]
 
@@ -160,7 +161,13 @@ def poses_of_table(source: ParticleSource, *, aligns: bool) -> Poses:
     rows = source.images.particles.rows.iloc[source.rows]
     if not aligns:
         table = str(source.images.particles.source or "particles")
-        require_columns(rows, ("psi", "shift_x", "shift_y"), table=table)
+        require_columns(
+            rows,
+            ("psi", "shift_x", "shift_y"),
+            table=table,
+            labels=PARTICLE_ROWS,
+            remedy="Leave out --no-align, or give a table of particles with poses",
+        )
     poses = Poses.empty(len(source))
     wanted = ("shift_x", "shift_y") if aligns else ("shift_x", "shift_y", "psi")
     for name in wanted:

@@ -120,6 +120,13 @@ def read_class_truth(folder: Path, *, symmetry: str = "C1") -> ClassTruth:
     """
     folder = Path(folder)
     group = point_group(symmetry)
+    if not folder.is_dir():
+        raise FormatError(
+            f"--truth {folder}",
+            must="be the folder that holds truth.npz and clean.npy of the simulated stack",
+            got="a file" if folder.exists() else "no such folder",
+            remedy=_REMEDY,
+        )
     arrays = _read_arrays(folder / "truth.npz")
     clean = _map_clean(folder / "clean.npy")
     label, is_junk = arrays["label"].astype(np.int64), arrays["junk"].astype(bool)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,8 +13,9 @@ from cryopick.io.image_stacks import ImageStacks, is_packed
 from cryopick.io.mrc import MrcHeader
 from cryopick.pipeline.particle_optics import ParticleOptics
 from cryopick.tables.model import Particles
+from cryopick.tables.paths import resolve_path
 
-__all__ = ["require_images", "require_in_stacks", "require_one_box", "require_plain"]
+__all__ = ["open_stacks", "require_images", "require_in_stacks", "require_one_box", "require_plain"]
 
 
 def require_images(particles: Particles, table: str) -> None:
@@ -42,6 +46,43 @@ def require_images(particles: Particles, table: str) -> None:
             got="subtomograms (image dimensionality 3)",
             remedy="Give a table of 2D particles",
         )
+
+
+def open_stacks(names: Sequence[str], table: Path | None) -> ImageStacks:
+    """Open the stacks that a table names.
+
+    Raises
+    ------
+    FormatError
+        If stacks are missing or broken. For one that is missing it names the table and where the
+        stack was looked for.
+    """
+    paths = [resolve_path(name, table) for name in names]
+    try:
+        return ImageStacks.open(paths)
+    except FormatError as error:
+        missing = Path(error.what)
+        if table is None or missing not in paths or missing.exists():
+            raise
+        others = error.got.partition(";")[2]
+        raise FormatError(
+            f"{missing}, which {table} lists,",
+            must="be there",
+            got=f"no such file{_searched(missing, table)}" + (f";{others}" if others else ""),
+            remedy="Put the stacks where the table says"
+            if missing.is_absolute()
+            else "Start in the folder that the names in the table begin from",
+        ) from error
+
+
+def _searched(name: Path, table: Path) -> str:
+    """Say where `resolve_path` has looked for a file."""
+    if name.is_absolute():
+        return ""
+    here, beside = Path.cwd(), table.resolve().parent
+    if here == beside:
+        return f" in {here} or a folder above it"
+    return f" in {here}, {beside} or a folder above the latter"
 
 
 def require_plain(stacks: ImageStacks) -> None:

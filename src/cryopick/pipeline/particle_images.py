@@ -9,6 +9,7 @@ Opening says in one sentence whatever can be said before long work begins.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,7 @@ from cryopick.errors import DataError, ParameterError
 from cryopick.io.image_stacks import ImageStacks, runs
 from cryopick.pipeline.job import ProgressCallback
 from cryopick.pipeline.particle_checks import (
+    open_stacks,
     require_images,
     require_in_stacks,
     require_one_box,
@@ -34,7 +36,6 @@ from cryopick.pipeline.particle_optics import ParticleOptics
 from cryopick.pipeline.particle_scratch import copy_to_scratch
 from cryopick.pipeline.prefetch import prefetched
 from cryopick.tables.model import Particles
-from cryopick.tables.paths import resolve_path
 
 __all__ = ["MicrographGroups", "ParticleImages"]
 
@@ -121,7 +122,7 @@ class ParticleImages:
         stack_of, names = pd.factorize(particles.rows["image"])
         stack_of = stack_of.astype(np.int64)
         index_of = particles.rows["image_index"].to_numpy(np.int64)
-        stacks = ImageStacks.open([resolve_path(str(n), particles.source) for n in names])
+        stacks = open_stacks([str(n) for n in names], particles.source)
         if scratch is None:
             require_plain(stacks)
         require_one_box(stacks, particles, optics, table)
@@ -236,10 +237,15 @@ class ParticleImages:
         return copied
 
     def remove_scratch(self) -> None:
-        """Remove the copy that these images are read from, if it is one; then read no more."""
+        """Remove the copy that these images are read from, if it is one; then read no more.
+
+        Another run that reads the same copy has it open, and so keeps it to its end.
+        """
         self.close()
         if self._scratch is not None:
             self._scratch.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # other copies are there
+                self._scratch.parent.rmdir()
 
     def micrograph_groups(self) -> MicrographGroups:
         """Give each micrograph a number, or each group if the table names groups."""

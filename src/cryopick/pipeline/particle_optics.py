@@ -14,6 +14,7 @@ from torch import Tensor
 from cryopick.ctf.evaluate import evaluate_ctf
 from cryopick.errors import TableError
 from cryopick.tables.model import Particles, require_columns
+from cryopick.tables.relion_names import PARTICLE_OPTICS, PARTICLE_ROWS
 
 __all__ = ["CTF_PARAMETERS", "OpticsGroup", "ParticleOptics"]
 
@@ -214,8 +215,9 @@ class ParticleOptics:
     def _collect(self, particles: Particles, table: str) -> NDArray[np.float64]:
         """Put the parameters of all particles side by side."""
         needed = [column for name, column in _OF_ROWS.items() if name not in _DEFAULTS]
-        require_columns(particles.rows, needed, table=table)
-        require_columns(particles.optics, _OF_GROUPS, table=f"{table}, optics groups,")
+        require_columns(particles.rows, needed, table=table, labels=PARTICLE_ROWS)
+        groups = f"{table}, optics groups,"
+        require_columns(particles.optics, _OF_GROUPS, table=groups, labels=PARTICLE_OPTICS)
         result = np.empty((len(particles), len(CTF_PARAMETERS)))
         for column, name in enumerate(_OF_ROWS):
             given = _OF_ROWS[name]
@@ -291,7 +293,7 @@ def _require_finite(values: NDArray[np.float64], column: str, table: str) -> Non
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         raise TableError(
-            f"{table}, column {column},",
+            f"{table}, column {PARTICLE_ROWS[column]},",
             must="hold a number in every row",
             got=f"{values[bad[0]]:g} in row {bad[0] + 1}"
             + (f" and in {len(bad) - 1} more" if len(bad) > 1 else ""),
@@ -307,7 +309,7 @@ def _require_lens(group: OpticsGroup, name: str, table: str) -> None:
     value = float(getattr(group, name))
     if not lowest <= value <= highest:
         raise TableError(
-            f"{table}, optics group {group.number}, {name},",
+            f"{table}, optics group {group.number}, {PARTICLE_OPTICS[name]},",
             must=f"be a number from {lowest:g} to {highest:g}",
             got=f"{value:g}",
             remedy="Mend the table",

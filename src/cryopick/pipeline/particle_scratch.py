@@ -68,7 +68,8 @@ def copy_to_scratch(
     dtypes = {h.dtype.newbyteorder("=") for h in stacks.headers}
     dtype = dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32)
     side = stacks.headers[0].shape[1]
-    home = make_folder(Path(folder) / _FOLDER)
+    make_folder(folder, option="--scratch")
+    home = make_folder(Path(folder) / _FOLDER, option="--scratch")
     path = home / f"particles_{_identity(stacks, stack_of, index_of, dtype)}.npy"
     if not path.exists():
         remove_leftovers(home)

@@ -14,6 +14,7 @@ from cryopick.io.atomic import writing
 from cryopick.io.micrograph import read_micrograph
 from cryopick.io.mrc import read_mrc, read_mrc_header, read_mrc_images
 from cryopick.io.star import read_star
+from cryopick.pipeline.class2d_references import averages_of_run
 from cryopick.pipeline.evaluate import pair_names
 from cryopick.report.figures import figure_to_png
 from cryopick.report.pictures import picture_of_micrograph
@@ -21,6 +22,7 @@ from cryopick.report.plates import draw_gallery, draw_histograms, draw_micrograp
 from cryopick.report.show_parameters import ShowParameters
 from cryopick.tables.paths import resolve_path
 from cryopick.tables.relion import read_particles, read_picks
+from cryopick.tables.relion_class2d import read_classification
 
 __all__ = ["read_images", "show"]
 
@@ -42,7 +44,7 @@ def show(
     Parameters
     ----------
     path
-        A micrograph, a stack, a volume or a STAR file.
+        A micrograph, a stack, a volume, a STAR file, or the folder of a 2D classification.
     out
         The PNG file to write.
     parameters
@@ -77,6 +79,8 @@ def show(
     _refuse_misfits(path, is_table=is_table, has_picks=picks is not None, columns=columns)
     if is_table:
         figure, sentence = _show_table(path, columns, pixel_size, parameters)
+    elif path.is_dir():
+        figure, sentence = _show_classes(path, pixel_size, parameters)
     else:
         figure, sentence = _show_image(path, picks, pixel_size, parameters)
     content = figure_to_png(figure, dpi=160)
@@ -132,7 +136,7 @@ def _refuse_misfits(
         raise ParameterError(
             "column", must="come with a table", got=path.name, remedy="Give a STAR file"
         )
-    if has_picks and is_table:
+    if has_picks and (is_table or path.is_dir()):
         raise ParameterError(
             "picks",
             must="come with a micrograph",
@@ -223,6 +227,38 @@ def _show_table(
     values = _columns(path, table, columns)
     return draw_histograms(values, title=f"{path.name}, {len(table):,} rows"), (
         f"Histograms of {', '.join(values)} over {len(table):,} rows."
+    )
+
+
+def _show_classes(
+    folder: Path, pixel_size: float | None, parameters: ShowParameters
+) -> tuple[Figure, str]:
+    """Draw the averages of the last iteration of a 2D classification, the largest class first."""
+    if not any(folder.glob("*_model.star")):
+        found = sorted(p.name for p in folder.iterdir() if p.suffix in (".star", *_MRC))
+        raise TableError(
+            str(folder),
+            must="be a file, or the folder of a 2D classification",
+            got="a folder without *_model.star",
+            remedy=f"Give one of its files, such as {folder / found[0]}"
+            if found
+            else "Give a micrograph, stack, volume or STAR file",
+        )
+    run = read_classification(folder)
+    total = len(run.classes)
+    counts = np.bincount(run.particles.rows["class_number"], minlength=total + 1)[1 : total + 1]
+    shown = np.argsort(-counts, kind="stable")[: parameters.max_images]
+    figure = draw_gallery(
+        averages_of_run(run)[shown],
+        labels=[f"{k + 1}: {counts[k]:,}" for k in shown],
+        columns=parameters.columns,
+        pixel_size=pixel_size or run.model.pixel_size,
+        low_pass=parameters.low_pass or 0.0,
+        title=f"{folder.resolve().name}, {len(shown):,} of {total:,} classes (number: particles)",
+    )
+    return figure, (
+        f"{len(shown):,} of {total:,} classes of {folder}, the largest first, with number and "
+        "particles."
     )
 
 

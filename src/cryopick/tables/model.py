@@ -7,7 +7,7 @@ origins and signs are converted in the dialect modules of this package and nowhe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,8 +66,28 @@ COLUMNS: dict[str, str] = {
 }
 
 
-def require_columns(rows: pd.DataFrame, columns: Iterable[str], *, table: str) -> None:
+def require_columns(
+    rows: pd.DataFrame,
+    columns: Iterable[str],
+    *,
+    table: str,
+    labels: Mapping[str, str] | None = None,
+    remedy: str = "Add the column, or convert the file with: cryopick convert",
+) -> None:
     """Refuse a table that lacks a column.
+
+    Parameters
+    ----------
+    rows
+        The table.
+    columns
+        Names of the columns it must have.
+    table
+        What the message calls it.
+    labels
+        What the file calls the columns, by our names, if that is known.
+    remedy
+        What to do.
 
     Raises
     ------
@@ -76,13 +96,16 @@ def require_columns(rows: pd.DataFrame, columns: Iterable[str], *, table: str) -
     """
     for column in columns:
         if column not in rows.columns:
-            there = ", ".join(map(str, rows.columns)) or "no columns"
+            theirs = labels or {}
+            in_file = [c for c in rows.columns if not theirs or c in theirs or c not in COLUMNS]
+            there = ", ".join(str(theirs.get(c, c)) for c in in_file) or "no columns"
+            label = f"{theirs[column]} " if column in theirs else ""
             raise TableError(
                 table,
-                must=f"have a column for {column}"
+                must=f"have a column {label}for {column}"
                 + (f" ({COLUMNS[column]})" if column in COLUMNS else ""),
                 got=there,
-                remedy="Add the column, or convert the file with: cryopick convert",
+                remedy=remedy,
             )
 
 

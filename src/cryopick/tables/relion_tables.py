@@ -42,6 +42,8 @@ __all__ = [
     "write_particles",
 ]
 
+_STACKS = (".mrc", ".mrcs", ".map", ".tif", ".tiff", ".hdf")
+
 
 def read_micrographs(path: Path, *, pixel_size: float | None = None) -> Micrographs:
     """Read a table of micrographs.
@@ -96,9 +98,10 @@ def read_particles(path: Path, *, pixel_size: float | None = None) -> Particles:
     FormatError
         If the file is broken.
     TableError
-        If it holds no particles, or no pixel size is known.
+        If it is no STAR file, holds no particles, or no pixel size is known.
     """
     path = Path(path)
+    _refuse_other_kinds(path)
     blocks = read_star(path)
     table = _find_block(blocks, "particles", "rlnImageName", path)
     table, groups = _with_groups(table, blocks.get("optics"), PARTICLE_OPTICS["pixel_size"])
@@ -109,6 +112,23 @@ def read_particles(path: Path, *, pixel_size: float | None = None) -> Particles:
     if "box_size" not in optics.columns:
         optics = _with_box_size(rows, optics, path)
     return Particles(rows=rows, optics=optics, source=path)
+
+
+def _refuse_other_kinds(path: Path) -> None:
+    """Refuse a stack, or another program's table, that is given instead of a STAR file."""
+    is_packed = path.suffix in (".gz", ".bz2")
+    kind = (path.with_suffix("") if is_packed else path).suffix.lower()
+    if kind not in (*_STACKS, ".cs") or not path.is_file():
+        return
+    is_stack = kind in _STACKS
+    raise TableError(
+        str(path),
+        must="be the STAR file of the particles",
+        got="a stack of images" if is_stack else "a file of cryoSPARC",
+        remedy="Give the STAR file that names this stack"
+        if is_stack
+        else f"Convert it first with: cryopick convert {path} {path.stem}.star",
+    )
 
 
 def particle_rows_from_relion(
