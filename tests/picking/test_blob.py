@@ -65,14 +65,12 @@ def distances(found, centers=CENTERS):
     return np.array([np.hypot(*(chosen - c).T).min() for c in centers])
 
 
-@pytest.mark.parametrize(("kind", "contrast"), [("ball", 8.0), ("shell", 2.2)])
+@pytest.mark.parametrize(("kind", "contrast"), [("ball", 8.0), ("shell", 2.0)])
 def test_shapes_behind_the_lens_are_found_and_little_else(kind, contrast):
-    found = pick(field([shape_image(kind, 130, CTF)], colour=2.0, contrast=contrast))
+    found = pick(field([shape_image(kind, 130, CTF)], contrast=contrast))
 
     assert np.median(distances(found)) < 1.5
-    assert (
-        np.quantile(distances(found), 0.95) < 110 / 14 / PIXEL_SIZE
-    )  # a pixel of the shrunk field
+    assert distances(found).max() < 0.1 * 130 / PIXEL_SIZE
     assert found.is_pick.sum() <= len(CENTERS) / 0.9  # a tenth of a crowded field may be noise
 
 
@@ -80,7 +78,7 @@ def test_scores_are_not_far_below_what_the_best_filter_can_reach():
     """In white noise of variance 1, z^2 is at most the energy of the shape that is kept."""
     transfer = shape_image("shell", 130, CTF)
     fy, fx = frequency_grid(SHAPE, pixel_size=PIXEL_SIZE)
-    is_kept = torch.maximum(fy.abs(), fx.abs()) < 7 / 130  # the low-pass of the smallest diameter
+    is_kept = torch.maximum(fy.abs(), fx.abs()) < 6 / 130  # the low-pass of the smallest diameter
     band = (transfer * is_kept).to(torch.complex64)
     energy = torch.fft.irfft2(band, s=SHAPE).square().sum().item()
     only = {"min_diameter": 130.0, "max_diameter": 130.0, "shapes": "shell"}
@@ -108,7 +106,7 @@ def test_the_learned_profile_does_not_depend_on_the_shape_it_began_with():
     of_ball, of_shell = pick(image, shapes="ball"), pick(image, shapes="shell")
 
     assert scores_at_truth(of_ball).min() > 5
-    assert np.allclose(scores_at_truth(of_ball), scores_at_truth(of_shell), rtol=0.02)
+    assert np.allclose(scores_at_truth(of_ball), scores_at_truth(of_shell), rtol=0.06)
 
 
 def test_detected_diameters_are_those_of_the_shapes():

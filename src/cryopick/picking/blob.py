@@ -36,13 +36,15 @@ from cryopick.picking.search_field import SearchField, prepare_search
 
 __all__ = ["pick_blob", "working_pixel_size"]
 
-_LOW_PASS = 7.0  # smallest diameter over the finest detail
+_LOW_PASS = 6.0  # smallest diameter over the finest detail
 _FEWEST_PIXELS = 4  # across the smallest particle
 _WINDOW = 1.25  # radius of the noise window, in largest diameters
 _PROFILE_REACH = 0.85  # radius of the learned profile, in largest diameters
 _BACKGROUND_REACH = 0.6  # radius cleared about a particle, in largest diameters
 _FALSE_SHARE = 0.1  # of the picks of a crowded field may be noise
-_ROUNDS = 2  # of measuring the background, and of learning
+_LEAST_SHARE = 0.35  # of the upper quartile of the scores of a field's picks
+_FEWEST_STRONG = 20  # picks that have a quartile
+_LATER_ROUNDS = 2  # of measuring noise, once the background is known
 _LEAST_BACKGROUND = 0.05  # share of the field that noise is measured on at least
 
 
@@ -100,17 +102,17 @@ def pick_blob(
     bank = blob_filters(fy, fx, shapes=parameters.shape_names, min_diameter=low, max_diameter=high)
     lens = _lens(search, ctf)
     power = _power(search, search.is_valid, parameters)
-    for _ in range(_ROUNDS):
+    n_kinds = len({b.kind for b in bank})
+    responses = _matched(search, bank, lens, power)
+    found = _detect(search, responses, parameters, n_kinds=n_kinds)
+    power = _power(search, _background(search, found, parameters), parameters)
+    learned = _learned(search, found, power, parameters) if parameters.learn_profile else None
+    if learned is None:
         responses = _matched(search, bank, lens, power)
-        found = _detect(search, responses, parameters, n_kinds=len({b.kind for b in bank}))
-        power = _power(search, _background(search, found, parameters), parameters)
-    if parameters.learn_profile:
-        for _ in range(_ROUNDS):
-            better = _learned(search, found, power, parameters)
-            if better is None:
-                break
-            found = better
-            power = _power(search, _background(search, found, parameters), parameters)
+        found = _detect(search, responses, parameters, n_kinds=n_kinds, start=found)
+    else:
+        power = _power(search, _background(search, learned, parameters), parameters)
+        found = _learned(search, learned, power, parameters) or learned
     found = _without_contaminants(search, found, power, parameters)
     return _as_picks(search, found, responses, bank, parameters)
 
@@ -172,7 +174,12 @@ def _matched(search: SearchField, bank: list[BlobFilter], lens: Tensor, power: T
 
 
 def _detect(
-    search: SearchField, responses: Tensor, parameters: BlobParameters, *, n_kinds: int
+    search: SearchField,
+    responses: Tensor,
+    parameters: BlobParameters,
+    *,
+    n_kinds: int,
+    start: Detections | None = None,
 ) -> Detections:
     assert parameters.min_diameter is not None
     assert parameters.max_diameter is not None
@@ -187,6 +194,8 @@ def _detect(
         window_radius=max(1, round(_WINDOW * largest)),
         false_positives=parameters.false_positives,
         false_share=_FALSE_SHARE,
+        start=start,
+        **({} if start is None else {"rounds": _LATER_ROUNDS}),
     )
 
 
@@ -202,7 +211,7 @@ def _learned(
     )
     if response is None:
         return None
-    return _detect(search, response[None], parameters, n_kinds=1)
+    return _detect(search, response[None], parameters, n_kinds=1, start=found)
 
 
 def _without_contaminants(
@@ -232,7 +241,7 @@ def _as_picks(
     which = at_picks.argmax(0)
     kinds = torch.tensor([parameters.shape_names.index(b.kind) + 1 for b in bank])
     angles = torch.tensor([b.psi for b in bank])
-    threshold = found.threshold if parameters.threshold is None else parameters.threshold
+    threshold = _threshold(found) if parameters.threshold is None else parameters.threshold
     picks = search.as_picks(
         found.positions,
         scores=found.scores,
@@ -244,6 +253,17 @@ def _as_picks(
     return picks._replace(
         class_number=kinds[chosen].numpy(), psi=(-angles[chosen]).double().numpy()
     )
+
+
+def _threshold(found: Detections) -> float:
+    """Raise the threshold of noise to a third of what strong picks of the field score.
+
+    Where particles are strong, the gaps between their fringes rise above noise as well.
+    """
+    strong = found.scores[found.scores >= found.threshold]
+    if len(strong) < _FEWEST_STRONG:
+        return found.threshold
+    return max(found.threshold, _LEAST_SHARE * float(strong.quantile(0.75)))
 
 
 def _best_diameters(at_picks: Tensor, which: Tensor, bank: list[BlobFilter]) -> Tensor:

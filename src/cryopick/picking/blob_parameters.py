@@ -59,7 +59,7 @@ class BlobParameters(Parameters):
     )
     low_pass: float | None = option(
         None,
-        help="Leave out detail finer than this; a seventh of the smallest diameter if not given.",
+        help="Leave out detail finer than this; a sixth of the smallest diameter if not given.",
         unit="A",
         above=0,
     )

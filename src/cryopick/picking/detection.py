@@ -33,6 +33,8 @@ class Detections(NamedTuple):
     threshold: float
     best: Tensor  # (y, x): largest score over the responses
     which: Tensor  # (y, x) int64: the response that gave it
+    is_ordinary: Tensor  # (y, x) bool: valid, and explained by noise or particles
+    is_background: Tensor  # (y, x) bool: what noise was measured on
 
     def subset(self, is_kept: Tensor) -> Detections:
         """Keep some of the peaks, (n,) bool."""
@@ -54,6 +56,8 @@ def detect(
     window_radius: int,
     false_positives: float,
     false_share: float,
+    start: Detections | None = None,
+    rounds: int = _ROUNDS,
 ) -> Detections:
     """Standardise responses on what is background, take peaks, and set the threshold.
 
@@ -76,14 +80,21 @@ def detect(
         Of the local noise statistics, px.
     false_positives, false_share
         As `threshold_for_discoveries` takes them.
+    start
+        An earlier search of the same field: noise is first measured on its background.
+    rounds
+        Of measuring noise, at most.
     """
-    is_ordinary = is_valid & ~_outliers(responses, is_valid, block=2 * window_radius)
-    is_background = is_ordinary
+    if start is None:
+        is_ordinary = is_valid & ~_outliers(responses, is_valid, block=2 * window_radius)
+        is_background = is_ordinary
+    else:
+        is_ordinary, is_background = start.is_ordinary, start.is_background
     n_sizes = len(responses) / n_kinds
     multiplicity = n_kinds * (1 + _KERNEL_OVERLAP * (n_sizes - 1)) / len(responses)
     area = float(is_searched.sum())
     n_before = -1
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         standardised = standardise(responses, is_background, radius=window_radius)
         best, which = standardised.scores.max(0)
         searched = torch.where(is_searched, best, -torch.inf)
@@ -106,7 +117,7 @@ def detect(
     )
     climb = max(1, int(min_distance / 3))
     positions = _refine(responses, pixels, is_searched, radius=climb)
-    return Detections(positions, pixels, scores, threshold, best, which)
+    return Detections(positions, pixels, scores, threshold, best, which, is_ordinary, is_background)
 
 
 def _refine(responses: Tensor, pixels: Tensor, is_searched: Tensor, *, radius: int) -> Tensor:
