@@ -15,15 +15,12 @@ import argparse
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import torch
 
 from cryopick.ctf.field_ctf import FieldCtf
-from cryopick.io.micrograph import read_micrograph
 from cryopick.picking.blob import pick_blob
 from cryopick.picking.blob_parameters import BlobParameters
 from cryopick.picking.field_picks import FieldPicks
@@ -31,7 +28,7 @@ from cryopick.picking.log import pick_log
 from cryopick.picking.log_parameters import LogParameters
 from cryopick.simulation.phantoms import make_phantom
 from cryopick.tables.relion import picks_of_file
-from simulated_fields import cpu_seconds, fields_of, score, simulate
+from simulated_fields import cpu_seconds, pick_fields, score, simulate
 
 _RANGES = {  # A: short and long side, as a user would say them
     "barrel": (140.0, 190.0),
@@ -43,8 +40,6 @@ _RANGES = {  # A: short and long side, as a user would say them
     "tetramer": (100.0, 160.0),
     "cage": (140.0, 220.0),
 }
-
-Picking = Callable[[torch.Tensor, float, FieldCtf], FieldPicks]
 
 
 def main() -> None:
@@ -94,9 +89,9 @@ def _compare(folder: Path, phantom: str, contrast: str, given: argparse.Namespac
         return pick_blob(field, pixel_size=pixel_size, parameters=parameters, ctf=ctf)
 
     tell("relion LoG", *_relion(folder, low, high, given.fields))
-    tell("pick log", *_cryopick(folder, log))
-    tell("pick blob", *_cryopick(folder, blob))
-    tell("  without a CTF", *_cryopick(folder, lambda f, size, _: blob(f, size, None)))
+    tell("pick log", *pick_fields(folder, log))
+    tell("pick blob", *pick_fields(folder, blob))
+    tell("  without a CTF", *pick_fields(folder, lambda f, size, _: blob(f, size, None)))
 
 
 def _relion(folder: Path, low: float, high: float, count: int) -> tuple[pd.DataFrame, float]:
@@ -109,16 +104,6 @@ def _relion(folder: Path, low: float, high: float, count: int) -> tuple[pd.DataF
     files = sorted((folder / "relion").rglob("*_autopick.star"))
     tables = [picks_of_file(f, f.name.replace("_autopick.star", ".mrc")) for f in files]
     return pd.concat(tables).assign(is_pick=True), seconds / count
-
-
-def _cryopick(folder: Path, picking: Picking) -> tuple[pd.DataFrame, float]:
-    start = time.process_time()
-    tables = []
-    for name, pixel_size, ctf in fields_of(folder):
-        found = picking(torch.from_numpy(read_micrograph(folder / name)), pixel_size, ctf)
-        table = pd.DataFrame({"micrograph": Path(name).name, "x": found.x, "y": found.y})
-        tables.append(table.assign(fom=found.fom, is_pick=found.is_pick))
-    return pd.concat(tables), (time.process_time() - start) / len(tables)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Quality of blob picking on real fields, on fields without particles and on pure noise.
 
-Both modes of ``cryopick pick log`` pick the same fields; mode relion gives RELION's own picks, so
-it stands for ``relion_autopick --LoG``. AP and best F1 are over all stored peaks, F1 as shipped
+``cryopick pick blob`` and both modes of ``pick log`` pick the same fields; mode relion gives
+RELION's own picks, so it stands for ``relion_autopick --LoG``. The CTF is estimated where pixels
+are fine enough for rings. AP and best F1 are over all stored peaks, F1 as shipped
 over the picks; a pick within 0.3 diameters of the truth is right. Nothing is asserted.
 
     python benchmarks/picking_quality.py --data ../shared/data
@@ -17,12 +18,14 @@ import numpy as np
 import pandas as pd
 import torch
 
+from cryopick.ctf.polar import Lens
 from cryopick.io.micrograph import read_micrograph
+from cryopick.picking.blob_parameters import BlobParameters
 from cryopick.picking.evaluate import evaluate_picks
 from cryopick.picking.field_picks import FieldPicks
-from cryopick.picking.log import pick_log
 from cryopick.picking.log_parameters import LogParameters
-from cryopick.picking.log_relion import pick_log_relion
+from cryopick.pipeline.pickers import BlobPicker, LogPicker
+from cryopick.pipeline.picking_ctf import CtfOfField, find_ctf
 from cryopick.tables.relion import picks_of_file
 
 _SPECIMENS = (  # folder, A/px, smallest and largest diameter sought, diameter of the truth (A)
@@ -41,30 +44,48 @@ def main() -> None:
     given = options.parse_args()
     torch.set_num_threads(1)
     for folder, pixel_size, smallest, largest, diameter in _SPECIMENS:
-        for mode in ("default", "relion"):
-            parameters = LogParameters(min_diameter=smallest, max_diameter=largest, mode=mode)
-            _specimen(given.data / folder, pixel_size, parameters, diameter)
-    for mode in ("default", "relion"):
-        parameters = LogParameters(min_diameter=150, max_diameter=150, mode=mode)
-        _empty_fields(given.data / "junk_micrographs", parameters)
-    for mode in ("default", "relion"):
-        _noise(given.noise_fields, LogParameters(min_diameter=150, max_diameter=180, mode=mode))
+        for picker in _pickers(smallest, largest):
+            _specimen(given.data / folder, pixel_size, picker, diameter)
+    for picker in _pickers(150, 150):
+        _empty_fields(given.data / "junk_micrographs", picker)
+    for picker in _pickers(150, 180):
+        _noise(given.noise_fields, picker)
+
+
+def _pickers(smallest: float, largest: float) -> list[LogPicker | BlobPicker]:
+    limits = {"min_diameter": smallest, "max_diameter": largest}
+    return [
+        BlobPicker(parameters=BlobParameters(**limits)),
+        LogPicker(parameters=LogParameters(**limits)),
+        LogPicker(parameters=LogParameters(**limits, mode="relion")),
+    ]
+
+
+def _name(picker: LogPicker | BlobPicker) -> str:
+    is_blob = isinstance(picker, BlobPicker)
+    return "blob" if is_blob else f"log {picker.parameters.mode}"
 
 
 def _pick(
-    micrograph: Path | torch.Tensor, pixel_size: float, parameters: LogParameters
+    micrograph: Path | torch.Tensor,
+    pixel_size: float,
+    picker: LogPicker | BlobPicker,
+    lens: Lens | None = None,
 ) -> FieldPicks:
     field = micrograph
     if isinstance(field, Path):
         field = torch.from_numpy(read_micrograph(field))
-    function = pick_log if parameters.mode == "default" else pick_log_relion
-    return function(field, pixel_size=pixel_size, parameters=parameters)
+    known = CtfOfField(lens=lens if isinstance(picker, BlobPicker) else None)
+    ctf = find_ctf(field, known, pixel_size=pixel_size).ctf
+    return picker.pick(field, pixel_size=pixel_size, ctf=ctf)
 
 
-def _specimen(folder: Path, pixel_size: float, parameters: LogParameters, diameter: float) -> None:
+def _specimen(
+    folder: Path, pixel_size: float, picker: LogPicker | BlobPicker, diameter: float
+) -> None:
     peaks, picks, truth = [], [], []
     for path in sorted((folder / "micrographs").glob("*.mrc")):
-        found = _pick(path, pixel_size, parameters)
+        found = _pick(path, pixel_size, picker, Lens(300.0, 2.7, 0.1))
         rows = pd.DataFrame({"micrograph": path.name, "x": found.x, "y": found.y, "fom": found.fom})
         peaks.append(rows)
         picks.append(rows[found.is_pick])
@@ -74,36 +95,35 @@ def _specimen(folder: Path, pixel_size: float, parameters: LogParameters, diamet
     at_all = evaluate_picks(pd.concat(peaks), known, pixel_sizes=sizes, diameter=diameter).total
     shipped = evaluate_picks(pd.concat(picks), known, pixel_sizes=sizes, diameter=diameter).total
     print(
-        f"{folder.name:20s} {parameters.mode:8s} AP {at_all.average_precision:.3f}  "
+        f"{folder.name:20s} {_name(picker):12s} AP {at_all.average_precision:.3f}  "
         f"best F1 {at_all.best_f1:.3f}  F1 as shipped {shipped.f1:.3f} "
         f"(precision {shipped.precision:.3f}, recall {shipped.recall:.3f})  "
         f"centring error {shipped.centring_error or float('nan'):.1f} A"
     )
 
 
-def _empty_fields(folder: Path, parameters: LogParameters) -> None:
+def _empty_fields(folder: Path, picker: LogPicker | BlobPicker) -> None:
     everything = []
     for name in _EMPTY:
         counts = [
-            int(_pick(path, 8.0, parameters).is_pick.sum())
+            int(_pick(path, 8.0, picker).is_pick.sum())
             for path in sorted((folder / name).glob("*.png"))
         ]
         everything += counts
-        print(f"{name:40s} {parameters.mode:8s} picks {counts}")
+        print(f"{name:40s} {_name(picker):12s} picks {counts}")
     print(
-        f"{'all fields without particles':40s} {parameters.mode:8s} "
+        f"{'all fields without particles':40s} {_name(picker):12s} "
         f"mean {np.mean(everything):.1f}, median {np.median(everything):.0f}"
     )
 
 
-def _noise(count: int, parameters: LogParameters) -> None:
+def _noise(count: int, picker: LogPicker | BlobPicker) -> None:
     found = []
     for seed in range(count):
         noise = torch.randn(1024, 1024, generator=torch.Generator().manual_seed(seed))
-        found.append(int(_pick(noise, 3.54, parameters).is_pick.sum()))
+        found.append(int(_pick(noise, 3.54, picker).is_pick.sum()))
     print(
-        f"pure noise, 1024 x 1024  {parameters.mode:8s} mean {np.mean(found):.2f}, "
-        f"most {max(found)}"
+        f"pure noise, 1024 x 1024  {_name(picker):12s} mean {np.mean(found):.2f}, most {max(found)}"
     )
 
 

@@ -160,6 +160,9 @@ def pick_template_command(
     from cryopick.pipeline.picking import pick_micrographs
 
     picker = make_template_picker(templates, parameters=parameters)
+    n_blank = len(picker.images) - len(picker.numbers)
+    if n_blank:
+        warn(f"{n_blank} of {len(picker.images)} templates are blank and were left out.")
     with progress_bar("Picking", is_json=is_json) as progress:
         result = pick_micrographs(
             micrographs,

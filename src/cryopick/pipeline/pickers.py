@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryopick.ctf.field_ctf import FieldCtf
+from cryopick.errors import DataError
 from cryopick.io.mrc import write_mrc
 from cryopick.picking.blob import pick_blob, working_pixel_size
 from cryopick.picking.blob_parameters import BlobParameters
@@ -152,7 +153,8 @@ class TemplatePicker:
 
     parameters: TemplateParameters
     templates: Templates
-    images: NDArray[np.float32]  # (k, y, x) they were made from, particles white
+    numbers: NDArray[np.int64]  # (n,) class of each template, from 1: its place among the images
+    images: NDArray[np.float32]  # (k, y, x) all that were given, particles white
     image_pixel_size: float  # A/px
     source: str  # path and identity of the file they are from
 
@@ -172,13 +174,16 @@ class TemplatePicker:
 
     def pick(self, micrograph: Tensor, *, pixel_size: float, ctf: FieldCtf | None) -> FieldPicks:
         """Pick one field."""
-        return pick_template(
+        found = pick_template(
             micrograph,
             pixel_size=pixel_size,
             templates=self.templates,
             parameters=self.parameters,
             ctf=ctf,
         )
+        if found.class_number is None:
+            return found
+        return found._replace(class_number=self.numbers[found.class_number - 1])
 
     def field_bytes(self, side: int, pixel_size: float) -> int:
         """So much a pixel, and more a working pixel, as the basis has many functions."""
@@ -208,11 +213,20 @@ def make_template_picker(path: Path, *, parameters: TemplateParameters) -> Templ
     Raises
     ------
     CryopickError
-        As `read_templates` and `prepare_templates` raise it; their sentence names the file.
+        As `read_templates` and `prepare_templates` raise it, or if all images are blank. Some
+        blank ones, as empty classes have, are left out, and the others keep their numbers.
     """
     images, pixel_size, _ = read_templates(path, parameters=parameters)
+    is_blank = (images == images[:, :1, :1]).all(2).all(1)  # a class that nothing fell into
+    if bool(is_blank.all()):
+        raise DataError(
+            str(path),
+            must="hold a template with contrast",
+            got=f"{len(images)} blank images",
+            remedy="Choose another file",
+        )
     templates = prepare_templates(
-        images,
+        images[~is_blank],
         template_pixel_size=pixel_size,
         diameter=parameters.diameter,
         low_pass=parameters.low_pass,
@@ -220,6 +234,7 @@ def make_template_picker(path: Path, *, parameters: TemplateParameters) -> Templ
     return TemplatePicker(
         parameters=parameters,
         templates=templates,
+        numbers=np.flatnonzero(~is_blank.numpy()) + 1,
         images=images.numpy(),
         image_pixel_size=pixel_size,
         source=f"{path} {identity_of(path)}",
