@@ -95,7 +95,7 @@ def test_without_defocus_it_is_estimated_from_the_rings(project):
 
 
 def test_ignore_searches_as_if_there_were_no_lens(project):
-    assert sources(pick("micrographs_ctf.star", "none", ctf="ignore")) == ["none", "none"]
+    assert sources(pick("micrographs_ctf.star", "none", ctf="ignore")) == ["ignored", "ignored"]
 
 
 def test_a_defocus_that_was_not_trusted_is_none(project):
@@ -118,7 +118,7 @@ def test_a_lens_that_nobody_knows_is_asked_for(project):
 
     with pytest.raises(TableError, match="must say the voltage of the microscope"):
         pick("lone.mrc", "refused")
-    assert sources(pick("lone.mrc", "ignored", ctf="ignore")) == ["none"]
+    assert sources(pick("lone.mrc", "ignored", ctf="ignore")) == ["ignored"]
     given = {"voltage": 300.0, "spherical_aberration": 2.7}
     assert sources(pick("lone.mrc", "given", **given)) == ["none"]  # noise has no rings
 

@@ -190,7 +190,10 @@ def _tell(result: PickingResult, *, is_json: bool, estimated_diameter: float | N
     if counts["n_without_picks"]:
         lines.append(f"{counts['n_without_picks']} micrographs have no pick.")
     if counts["n_without_ctf"]:
-        warn(f"{counts['n_without_ctf']} micrographs have no CTF that can be trusted.")
+        warn(
+            f"{counts['n_without_ctf']} micrographs have no CTF that can be trusted; they were "
+            "searched as if there were no lens."
+        )
     for micrograph in result.failed[:_SHOWN]:
         warn(f"Refused {micrograph.micrograph}: {micrograph.error}")
     if result.failed:

@@ -60,7 +60,7 @@ class PickedMicrograph:
     mean_fom: float = 0.0  # of the picks
     threshold: float = 0.0
     valid_fraction: float = 0.0  # of the field that was searched
-    ctf: str = ""  # where it came from: table, estimated, none; empty where nothing asked for it
+    ctf: str = ""  # table, estimated, none or ignored; empty where nothing asked for it
     error: str = ""  # why it was refused
 
 

@@ -26,13 +26,14 @@ class CtfOfField(NamedTuple):
 
     known: FieldCtf | None = None  # from the table
     lens: Lens | None = None  # to estimate the rest with; None where nothing is estimated
+    is_ignored: bool = False
 
 
 class FoundCtf(NamedTuple):
     """The CTF that a micrograph is searched with."""
 
     ctf: FieldCtf | None
-    source: str  # table, estimated, none
+    source: str  # table, estimated, none, ignored
 
 
 def ctfs_of_fields(
@@ -59,7 +60,7 @@ def ctfs_of_fields(
     """
     names = [str(n) for n in micrographs.rows["micrograph"]]
     if parameters.ctf == "ignore":
-        return dict.fromkeys(names, CtfOfField())
+        return dict.fromkeys(names, CtfOfField(is_ignored=True))
     if parameters.ctf == "table":
         table = str(micrographs.source or "MICROGRAPHS")
         require_columns(micrographs.rows, _DEFOCUS, table=table)
@@ -112,7 +113,7 @@ def find_ctf(micrograph: Tensor, field: CtfOfField, *, pixel_size: float) -> Fou
     if field.known is not None:
         return FoundCtf(field.known, "table")
     if field.lens is None:
-        return FoundCtf(None, "none")
+        return FoundCtf(None, "ignored" if field.is_ignored else "none")
     try:
         estimate = estimate_ctf(micrograph, pixel_size=pixel_size, **field.lens._asdict())
     except (DataError, ParameterError, ShapeError):  # too small, or too coarse for any ring
