@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -344,6 +345,8 @@ def test_a_field_too_small_for_a_particle_has_no_picks():
     picks = pick(field[:120, :130], prepare(images), parameters)
 
     assert len(picks.x) == len(picks.psi) == len(picks.class_number) == 0
+    assert math.isfinite(picks.threshold)  # JSON has no infinity
+    assert picks.threshold > 1e6
 
 
 def test_a_field_little_larger_than_a_particle_can_be_searched():

@@ -57,7 +57,6 @@ def test_a_given_pixel_size_goes_before_that_of_the_file(stack):
     given = dataclasses.replace(PARAMETERS, template_pixel_size=3.5)
 
     assert read_templates(path, parameters=given)[1] == 3.5
-    assert read_templates(path, pixel_size=2.5, parameters=given)[1] == 2.5
 
 
 def test_a_table_of_averages_names_the_ones_to_take(stack):
@@ -103,14 +102,15 @@ def test_a_map_comes_back_as_its_projections(tmp_path):
 def test_what_cannot_be_read_is_refused(tmp_path, stack):
     _, images = stack
     write_mrc(tmp_path / "oblong.mrcs", images[:, :, :20], pixel_size=4.0)
-    write_mrc(tmp_path / "unknown.mrcs", images, pixel_size=0.0)
     write_mrc(tmp_path / "broken.mrcs", images * np.nan, pixel_size=4.0)
     write_star(tmp_path / "other.star", {"": pd.DataFrame({"rlnCoordinateX": [1.0]})})
 
     with pytest.raises(DataError, match="square images; got 20 x 32 px"):
         read_templates(tmp_path / "oblong.mrcs", parameters=PARAMETERS)
-    with pytest.raises(ParameterError, match="template_pixel_size must be known"):
-        read_templates(tmp_path / "unknown.mrcs", parameters=PARAMETERS)
+    for unsaid in (0.0, 1.0):
+        write_mrc(tmp_path / "unknown.mrcs", images, pixel_size=unsaid)
+        with pytest.raises(ParameterError, match="template_pixel_size must be known"):
+            read_templates(tmp_path / "unknown.mrcs", parameters=PARAMETERS)
     with pytest.raises(DataError, match="finite"):
         read_templates(tmp_path / "broken.mrcs", parameters=PARAMETERS)
     with pytest.raises((TableError, FormatError)):

@@ -14,6 +14,7 @@ from torch import Tensor
 from cryopick.image.filters import local_mean
 
 __all__ = [
+    "NEVER",
     "NoisePeaks",
     "Standardised",
     "discovery_threshold",
@@ -27,7 +28,7 @@ __all__ = [
 
 _MINIMUM_SHARE = 0.15  # of a window must be background, else the whole field's variance counts too
 _CHUNK = 64  # discs cleared at once: memory stays small
-_NEVER = 1e30  # a threshold that nothing passes
+NEVER = 1e30  # a threshold that nothing passes, and JSON can hold
 _LOWEST = 2.0  # standard deviations: below this the count of noise peaks is no longer exact
 
 NoisePeaks = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # thresholds to expected numbers
@@ -124,7 +125,7 @@ def threshold_for(false_peaks: float, *, roughness: float, area: float) -> float
         Searched, px^2.
     """
     if area and not roughness:
-        return _NEVER  # no background to measure noise on
+        return NEVER  # no background to measure noise on
     return noise_threshold(false_peaks, expected=_peaks_of(roughness, area))
 
 

@@ -29,6 +29,7 @@ from cryopick.ctf.field_ctf import FieldCtf
 from cryopick.image.filters import high_pass, local_mean
 from cryopick.image.peaks import local_maxima, suppress_close
 from cryopick.picking.background import (
+    NEVER,
     NoisePeaks,
     discovery_threshold,
     exclude_discs,
@@ -132,7 +133,7 @@ def _no_picks(search: SearchField) -> FieldPicks:
     """All is masked or too close to the edge."""
     none = search.field.image.new_empty(0)
     picks = search.as_picks(
-        none.reshape(0, 2), scores=none, diameters=none, threshold=math.inf, best=None
+        none.reshape(0, 2), scores=none, diameters=none, threshold=NEVER, best=None
     )
     return picks._replace(class_number=np.zeros(0, np.int64), psi=np.zeros(0))
 

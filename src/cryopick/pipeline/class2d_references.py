@@ -16,10 +16,10 @@ from cryopick.tables.classification import Classification
 from cryopick.tables.paths import resolve_path
 from cryopick.tables.relion_class2d import read_classification
 
-__all__ = ["averages_of_run", "read_averages", "read_listed_averages", "read_references"]
+__all__ = ["UNSAID", "averages_of_run", "read_averages", "read_listed_averages", "read_references"]
 
 _TOLERANCE = 0.01  # of the pixel size
-_UNSAID = (0.0, 1.0)  # pixel sizes in headers that nobody has filled in
+UNSAID = (0.0, 1.0)  # pixel sizes in headers that nobody has filled in
 
 
 def read_references(path: Path, *, n_classes: int, box_size: int, pixel_size: float) -> Tensor:
@@ -62,7 +62,7 @@ def read_references(path: Path, *, n_classes: int, box_size: int, pixel_size: fl
         got = f"{averages.shape[2]} x {averages.shape[1]} px"
         _refuse(path, f"have the box of the particles, {box_size} px", got,
                 "Give averages of particles extracted alike")  # fmt: skip
-    if found not in _UNSAID and abs(found - pixel_size) > _TOLERANCE * pixel_size:
+    if found not in UNSAID and abs(found - pixel_size) > _TOLERANCE * pixel_size:
         _refuse(path, f"have the pixel size of the particles, {pixel_size:.4g} A", f"{found:.4g} A",
                 "Give averages of particles extracted alike")  # fmt: skip
     if not np.isfinite(averages).all() or not averages.any():

@@ -15,7 +15,7 @@ from cryopick.io.mrc import read_mrc, read_mrc_header
 from cryopick.io.star import read_star
 from cryopick.picking.projections import project_map, view_directions
 from cryopick.picking.template_parameters import TemplateParameters
-from cryopick.pipeline.class2d_references import read_averages, read_listed_averages
+from cryopick.pipeline.class2d_references import UNSAID, read_averages, read_listed_averages
 
 __all__ = ["read_templates"]
 
@@ -24,7 +24,7 @@ _LABEL = "rlnReferenceImage"
 
 
 def read_templates(
-    path: Path, *, pixel_size: float | None = None, parameters: TemplateParameters
+    path: Path, *, parameters: TemplateParameters
 ) -> tuple[Tensor, float, Literal["images", "map"]]:
     """Read templates, and project a map.
 
@@ -36,8 +36,6 @@ def read_templates(
     ----------
     path
         The file.
-    pixel_size
-        A/px, instead of what `parameters` or the file says.
     parameters
         Of the picker: what they say of contrast, pixel size, views and symmetry.
 
@@ -54,7 +52,8 @@ def read_templates(
     TableError
         If a STAR file lists no averages.
     ParameterError
-        If no pixel size is known or there is no such symmetry.
+        If no pixel size is known, as where the header has 0 or 1 A that nobody has filled in, or
+        there is no such symmetry.
     DataError
         If a pixel is not finite, or the images are not square.
     """
@@ -67,7 +66,7 @@ def read_templates(
             remedy="Convert the stack to .mrcs",
         )
     images, found, kind = _read(path)
-    size = _pixel_size(path, pixel_size or parameters.template_pixel_size, found)
+    size = _pixel_size(path, parameters.template_pixel_size, found)
     if not np.isfinite(images).all():
         raise DataError(str(path), must="have finite pixel values", got="NaN or infinity",
                         remedy="Make the templates again")  # fmt: skip
@@ -89,7 +88,7 @@ def _read(path: Path) -> tuple[NDArray[np.float32], float, Literal["images", "ma
     pixels = np.ascontiguousarray(read_mrc(path, dtype=np.float32))
     pixels = pixels.reshape(-1, *pixels.shape[-2:])
     is_map = len(set(pixels.shape)) == 1 and len(pixels) > 1
-    return pixels, read_mrc_header(path).pixel_size, "map" if is_map else "images"
+    return pixels, _said(read_mrc_header(path).pixel_size), "map" if is_map else "images"
 
 
 def _listed(path: Path) -> tuple[NDArray[np.float32], float]:
@@ -100,8 +99,14 @@ def _listed(path: Path) -> tuple[NDArray[np.float32], float]:
                 continue
             halves = [str(name).rpartition("@") for name in table[_LABEL]]
             places = np.array([int(n) - 1 if n.isdigit() else 0 for n, _, _ in halves], np.int64)
-            return read_listed_averages([stack for _, _, stack in halves], places, path)
+            averages, found = read_listed_averages([s for _, _, s in halves], places, path)
+            return averages, _said(found)
     return read_averages(path)
+
+
+def _said(found: float) -> float:
+    """Pixel size of a header; 0 where nobody has filled it in."""
+    return 0.0 if found in UNSAID else found
 
 
 def _pixel_size(path: Path, given: float | None, found: float) -> float:
@@ -111,7 +116,7 @@ def _pixel_size(path: Path, given: float | None, found: float) -> float:
         raise ParameterError(
             "template_pixel_size",
             must="be known",
-            got=f"none in {path}",
+            got=f"none in {path} (0 or 1 A in a header says nothing)",
             remedy="Give it with --template-pixel-size",
         )
     return found
