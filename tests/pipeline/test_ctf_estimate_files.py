@@ -181,6 +181,21 @@ def test_a_table_with_an_impossible_voltage_is_refused(project, value):
         run(project, "m.star")
 
 
+@pytest.mark.parametrize("value", [10.0, 1.01, -0.1, math.inf])
+def test_a_table_whose_amplitude_contrast_is_no_fraction_is_refused(project, value):
+    before = read_micrographs(project / "micrographs_ctf.star")
+    optics = before.optics.assign(amplitude_contrast=value)
+    write_micrographs(project / "m.star", Micrographs(rows=before.rows, optics=optics))
+
+    with pytest.raises(
+        TableError,
+        match=rf"m\.star must say the amplitude contrast .* fraction from 0 to 1; got {value:g}\. "
+        "Give it with --amplitude-contrast",
+    ):
+        run(project, "m.star")
+    assert not (project / "ctf").exists()
+
+
 def test_pixels_too_coarse_for_rings_are_refused_before_anything_is_written(project):
     with pytest.raises(ParameterError, match="less binned micrographs"):
         run(project, pixel_size=7.0, parameters=CtfParameters(max_defocus=15000))

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from cryopick.ctf.polar import Lens
 from cryopick.errors import DataError, ParameterError, TableError
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.io.mrc import write_mrc
@@ -17,6 +19,7 @@ from cryopick.picking.blob_parameters import BlobParameters
 from cryopick.pipeline.evaluate import evaluate_pick_files
 from cryopick.pipeline.pickers import BlobPicker
 from cryopick.pipeline.picking import pick_micrographs
+from cryopick.pipeline.picking_ctf import CtfOfField, find_ctf
 from cryopick.pipeline.picking_ctf_parameters import PickingCtfParameters
 from cryopick.pipeline.picking_diameter import with_diameters
 from cryopick.pipeline.simulate import simulate_micrographs
@@ -110,6 +113,27 @@ def test_a_defocus_that_was_not_trusted_is_none(project):
 def test_a_table_that_must_have_a_ctf_and_has_none_is_refused(project):
     with pytest.raises(TableError, match="must have a column for defocus_u"):
         pick("bare.star", "refused", ctf="table")
+
+
+@pytest.mark.parametrize("name", ["micrographs_ctf.star", "bare.star"])
+def test_an_amplitude_contrast_in_percent_is_refused(project, name):
+    table = read_micrographs(Path(name))
+    optics = table.optics.assign(amplitude_contrast=10.0)
+    write_micrographs(Path("percent.star"), Micrographs(rows=table.rows, optics=optics))
+
+    with pytest.raises(TableError, match=r"percent\.star must .* a fraction from 0 to 1; got 10"):
+        pick("percent.star", "refused")
+    assert sources(pick("percent.star", "given", amplitude_contrast=0.1)) != ["none", "none"]
+
+
+def test_only_a_field_too_small_or_too_coarse_for_rings_goes_without_a_ctf():
+    lens = Lens(300.0, 2.7, 0.1)
+    field = torch.randn(600, 600, generator=torch.Generator().manual_seed(0))
+
+    assert find_ctf(field[:50, :50], CtfOfField(lens=lens), pixel_size=1.5) == (None, "none")
+    assert find_ctf(field, CtfOfField(lens=lens), pixel_size=12.0) == (None, "none")
+    with pytest.raises(ParameterError, match="amplitude_contrast must be a fraction"):
+        find_ctf(field, CtfOfField(lens=lens._replace(amplitude_contrast=10.0)), pixel_size=1.5)
 
 
 def test_a_lens_that_nobody_knows_is_asked_for(project):

@@ -19,7 +19,7 @@ from cryopick.errors import DataError, ParameterError
 from cryopick.image.fourier import good_size
 from cryopick.physics import electron_wavelength
 
-__all__ = ["CtfEstimate", "estimate_ctf", "require_rings"]
+__all__ = ["CtfEstimate", "estimate_ctf", "require_lens", "require_rings"]
 
 _N_ANGLES = 36  # sectors of half a turn
 _NYQUIST = 2.05  # px, of the finest ring
@@ -104,7 +104,7 @@ def estimate_ctf(
     parameters = parameters or CtfParameters()
     require_shape(micrograph, "y x", name="micrograph")
     lens = Lens(voltage, spherical_aberration, amplitude_contrast)
-    _require_lens(lens, pixel_size)
+    require_lens(lens, pixel_size=pixel_size)
     finest = require_rings(lens, parameters, pixel_size=pixel_size)
     mean = average_spectrum(
         micrograph,
@@ -142,7 +142,22 @@ def estimate_ctf(
     )
 
 
-def _require_lens(lens: Lens, pixel_size: float) -> None:
+def require_lens(lens: Lens, *, pixel_size: float) -> None:
+    """Refuse a lens that no microscope has.
+
+    Parameters
+    ----------
+    lens
+        Of the microscope.
+    pixel_size
+        A/px.
+
+    Raises
+    ------
+    ParameterError
+        If voltage or pixel size are not above 0, the spherical aberration is below 0, or the
+        amplitude contrast is no fraction.
+    """
     require_above(pixel_size, 0, name="pixel_size", unit="A/px")
     require_above(lens.voltage, 0, name="voltage", unit="kV")
     if not 0 <= lens.amplitude_contrast <= 1:

@@ -44,6 +44,7 @@ _SIZED = 20  # micrographs whose size is looked up to estimate memory
 _BYTES_PER_PIXEL, _BYTES_OF_TILES = 12, 150 << 20  # as measured
 _SHIPPED_CONTRAST = 0.1
 _OF_LENS = ("voltage", "spherical_aberration", "amplitude_contrast")
+_LIMITS = ((1e-6, math.inf), (0.0, math.inf), (0.0, 1.0))  # of these
 _REPLACED = (  # columns of an earlier estimation
     "ctf_image",
     "defocus_u",
@@ -224,19 +225,21 @@ def with_lens(micrographs: Micrographs) -> Micrographs:
     Raises
     ------
     TableError
-        If voltage or spherical aberration of a group are not known.
+        If voltage or spherical aberration of a group are not known, or one of the three is not
+        what a microscope can have.
     """
     optics = micrographs.optics
     if "amplitude_contrast" not in optics.columns:
         optics = optics.assign(amplitude_contrast=_SHIPPED_CONTRAST)
-    for name, lowest in zip(_OF_LENS, (1e-6, 0.0, 0.0), strict=True):
+    for name, (lowest, highest) in zip(_OF_LENS, _LIMITS, strict=True):
         column = optics[name] if name in optics.columns else pd.Series([math.nan])
-        is_bad = ~(column >= lowest) | (column == math.inf)
+        is_bad = ~column.between(lowest, highest) | (column == math.inf)
         if is_bad.any():
             value = column[is_bad].iloc[0]
+            limits = " as a fraction from 0 to 1" if highest == 1 else ""
             raise TableError(
                 str(micrographs.source or "MICROGRAPHS"),
-                must=f"say the {name.replace('_', ' ')} of the microscope",
+                must=f"say the {name.replace('_', ' ')} of the microscope{limits}",
                 got="none" if math.isnan(value) else f"{value:g}",
                 remedy=f"Give it with --{name.replace('_', '-')}",
             )

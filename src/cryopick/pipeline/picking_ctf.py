@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from cryopick.ctf.estimate import estimate_ctf
+from cryopick.ctf.estimate import estimate_ctf, require_lens, require_rings
+from cryopick.ctf.estimate_parameters import CtfParameters
 from cryopick.ctf.field_ctf import FieldCtf
 from cryopick.ctf.polar import Lens
-from cryopick.errors import DataError, ParameterError, ShapeError
+from cryopick.errors import DataError, ParameterError
 from cryopick.pipeline.ctf_estimate import with_lens
 from cryopick.pipeline.picking_ctf_parameters import PickingCtfParameters
 from cryopick.tables.model import Micrographs, require_columns
@@ -56,7 +57,7 @@ def ctfs_of_fields(
     Raises
     ------
     TableError
-        If voltage or aberration are not known, or the table must have a CTF and has none.
+        If the lens is not known or impossible, or the table must have a CTF and has none.
     """
     names = [str(n) for n in micrographs.rows["micrograph"]]
     if parameters.ctf == "ignore":
@@ -109,13 +110,26 @@ def find_ctf(micrograph: Tensor, field: CtfOfField, *, pixel_size: float) -> Fou
         What is known of it.
     pixel_size
         A/px.
+
+    Raises
+    ------
+    ParameterError
+        If the lens is none that a microscope has, or `pixel_size` is not above 0.
     """
     if field.known is not None:
         return FoundCtf(field.known, "table")
     if field.lens is None:
         return FoundCtf(None, "ignored" if field.is_ignored else "none")
+    require_lens(field.lens, pixel_size=pixel_size)
+    parameters = CtfParameters()
     try:
-        estimate = estimate_ctf(micrograph, pixel_size=pixel_size, **field.lens._asdict())
-    except (DataError, ParameterError, ShapeError):  # too small, or too coarse for any ring
+        require_rings(field.lens, parameters, pixel_size=pixel_size)
+    except ParameterError:  # too coarse for any ring
+        return FoundCtf(None, "none")
+    try:
+        estimate = estimate_ctf(
+            micrograph, pixel_size=pixel_size, parameters=parameters, **field.lens._asdict()
+        )
+    except DataError:  # too small; what cannot be picked either the picker refuses
         return FoundCtf(None, "none")
     return FoundCtf(estimate.ctf, "estimated") if estimate.is_trusted else FoundCtf(None, "none")
