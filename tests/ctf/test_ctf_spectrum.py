@@ -66,6 +66,28 @@ def test_brightness_scale_and_strides_do_not_matter():
     torch.testing.assert_close(other, 4 * plain, rtol=1e-3, atol=1e-3 * float(plain.max()))
 
 
+@pytest.mark.parametrize("scale", [1e-35, 1e-25, 1e18, 1e36])
+def test_values_whose_squares_float32_cannot_hold_do_not_matter(scale):
+    field = noise(300, 260)
+
+    plain, other = spectrum_of(field), spectrum_of(scale * field)
+
+    torch.testing.assert_close(other.power / scale**2, plain.power, rtol=1e-4, atol=0)
+    assert other.n_left_out == plain.n_left_out
+
+
+def test_where_no_tile_is_like_the_others_all_that_hold_something_are_kept():
+    down = torch.linspace(0, 1, 1024)[:, None]
+    shading = 20 * (1 - down) * torch.linspace(-1, 1, 1024)
+    field = (1 + down) * noise(1024, 1024) + shading
+
+    spectrum = spectrum_of(field, tile_size=768)
+
+    assert (spectrum.n_tiles, spectrum.n_left_out) == (4, 0)
+    finest = spectrum.power[200:256, 200:256].mean() / torch.hann_window(768).square().sum() ** 2
+    assert 1.0 < float(finest) < 4.0  # variance of the grain from top to bottom
+
+
 def test_a_damaged_border_and_hot_pixels_do_not_reach_the_spectrum():
     field = noise(640, 640)
     damaged = field.clone()

@@ -70,7 +70,7 @@ def average_spectrum(
     require_shape(micrograph, "y x", name="micrograph")
     require_above(pixel_size, 0, name="pixel_size", unit="A/px")
     _require_content(micrograph, tile_size)
-    micrograph = _without_hot_pixels(micrograph)
+    micrograph, scale = _normalized(micrograph)
     side = _kept_side(tile_size, pixel_size, max_resolution)
     hann = torch.hann_window(
         tile_size, periodic=False, dtype=micrograph.dtype, device=micrograph.device
@@ -88,7 +88,7 @@ def average_spectrum(
         kept = crop_rfft(torch.fft.rfft2(tiles), shape=(side, side))
         total += (kept.real.square() + kept.imag.square()).sum(0).cpu().to(torch.float64)
     return MeanSpectrum(
-        power=total / len(corners),
+        power=total * (scale * scale / len(corners)),
         pixel_size=pixel_size * tile_size / side,
         n_tiles=len(corners),
         n_independent=_independent(corners, tile_size),
@@ -142,14 +142,19 @@ def _require_content(micrograph: Tensor, tile_size: int) -> None:
         )
 
 
-def _without_hot_pixels(micrograph: Tensor) -> Tensor:
-    """Bring absurd pixels back to the limits of the rest; one alone is seen in every frequency."""
-    sample = micrograph.flatten()[:: max(1, micrograph.numel() // _SAMPLE)]
-    middle = sample.median()
-    spread = 1.4826 * (sample - middle).abs().median()
-    if not bool(spread > 0):  # most pixels are alike: nothing says what is absurd
-        return micrograph
-    return micrograph.clamp(min=middle - _HOT * spread, max=middle + _HOT * spread)
+def _normalized(micrograph: Tensor) -> tuple[Tensor, float]:
+    """Bring the middle to 0, the spread to 1 and absurd pixels back; and what 1 stands for.
+
+    One absurd pixel alone is seen in every frequency. Squares of very large and very small
+    numbers are beyond float32, so nothing may be squared before this.
+    """
+    sample = micrograph.flatten()[:: max(1, micrograph.numel() // _SAMPLE)].double()
+    middle = float(sample.median())
+    spread = 1.4826 * float((sample - middle).abs().median())
+    is_varied = spread > 0  # or most pixels are alike: nothing says what is absurd
+    scale = spread if is_varied else float(micrograph.max()) - float(micrograph.min())
+    normalized = (micrograph - middle).div_(scale)
+    return normalized.clamp_(-_HOT, _HOT) if is_varied else normalized, scale
 
 
 def _kept_side(tile_size: int, pixel_size: float, max_resolution: float) -> int:
@@ -169,7 +174,11 @@ def _cut(micrograph: Tensor, corners: list[tuple[int, int]], size: int) -> Tenso
 
 
 def _alike(micrograph: Tensor, corners: list[tuple[int, int]], size: int) -> list[bool]:
-    """Find tiles whose variance, as a whole and from pixel to pixel, is that of the others."""
+    """Find tiles whose variance, as a whole and from pixel to pixel, is that of the others.
+
+    Where no tile is like the others in both, nothing says which are the odd ones: all are kept
+    that something was recorded in.
+    """
     spreads = []
     for y, x in corners:
         tile = micrograph[y : y + size : 2, x : x + size]  # half of the rows are enough
@@ -180,4 +189,5 @@ def _alike(micrograph: Tensor, corners: list[tuple[int, int]], size: int) -> lis
     middle = logs[~is_empty].median(0).values
     spread = 1.4826 * (logs[~is_empty] - middle).abs().median(0).values
     deviation = (logs - middle).abs() / spread.clamp(min=_LEAST_SPREAD)
-    return [bool(ok) for ok in (deviation < _OUTLIER).all(1) & ~is_empty]
+    is_alike = (deviation < _OUTLIER).all(1) & ~is_empty
+    return [bool(ok) for ok in (is_alike if bool(is_alike.any()) else ~is_empty)]
