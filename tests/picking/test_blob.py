@@ -224,6 +224,11 @@ def test_pixels_too_coarse_for_the_particle_are_refused():
         ({"min_diameter": 90.0, "max_diameter": 80.0}, "be at most max_diameter"),
         ({"shapes": "ball,cube"}, "shapes must be among ball, shell"),
         ({"shapes": " , "}, "got none"),
+        ({"min_diameter": 90.0, "max_diameter": 99.0, "low_pass": 50.0}, "at most half of min"),
+        (
+            {"min_diameter": 90.0, "max_diameter": 99.0, "shapes": "ellipse"},
+            r"at least 1\.25 times min_diameter for ellipses alone; got 1\.10 times",
+        ),
     ],
 )
 def test_choices_that_contradict_each_other_are_refused(given, sentence):

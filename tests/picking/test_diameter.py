@@ -8,7 +8,9 @@ import torch
 
 from cryopick.ctf.field_ctf import FieldCtf
 from cryopick.errors import DataError
+from cryopick.image.fourier import frequency_grid
 from cryopick.picking.blob_parameters import BlobParameters
+from cryopick.picking.blob_shapes import blob_filters
 from cryopick.picking.diameter import (
     DiameterTrial,
     candidate_diameters,
@@ -56,6 +58,26 @@ def test_the_diameter_of_simulated_shells_is_found():
     assert found.diameter == pytest.approx(diameter, rel=0.15)
     assert found.min_diameter < diameter < found.max_diameter
     assert found.n_picks.max() >= 20
+
+
+@pytest.mark.parametrize("diameter", [120.0, 180.0])
+def test_the_diameter_of_balls_in_white_noise_is_found(diameter):
+    """No lens and no structure: what is left is the size."""
+    fy, fx = frequency_grid((500, 500), pixel_size=4.0)
+    (ball,) = blob_filters(fy, fx, shapes=("ball",), min_diameter=diameter, max_diameter=diameter)
+    random, kept = np.random.default_rng(0), []
+    points = torch.zeros(500, 500)
+    for y, x in random.uniform(30, 470, (2000, 2)):
+        if len(kept) < 40 and all(np.hypot(y - b, x - a) > 1.3 * diameter / 4 for b, a in kept):
+            kept.append((y, x))
+            points[int(y), int(x)] = 1
+    image = torch.fft.irfft2(torch.fft.rfft2(points) * ball.transfer, s=(500, 500))
+    noise = torch.randn(500, 500, generator=torch.Generator().manual_seed(0))
+
+    found = estimate(noise - 1.2 * image / image.max(), None, 4.0)
+
+    assert found.diameter == pytest.approx(diameter, rel=0.15)
+    assert found.min_diameter < diameter < found.max_diameter
 
 
 def test_noise_has_no_diameter():

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cryopick.ctf.polar import Lens
-from cryopick.errors import DataError, ParameterError, TableError
+from cryopick.errors import DataError, ParameterError, ProjectError, TableError
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.io.mrc import write_mrc
 from cryopick.io.star import read_star
@@ -21,7 +21,7 @@ from cryopick.pipeline.pickers import BlobPicker
 from cryopick.pipeline.picking import pick_micrographs
 from cryopick.pipeline.picking_ctf import CtfOfField, find_ctf
 from cryopick.pipeline.picking_ctf_parameters import PickingCtfParameters
-from cryopick.pipeline.picking_diameter import with_diameters
+from cryopick.pipeline.picking_diameter import blob_picker
 from cryopick.pipeline.simulate import simulate_micrographs
 from cryopick.simulation.parameters import (
     MicrographSimulationParameters,
@@ -171,33 +171,77 @@ def test_other_parameters_of_the_lens_are_another_job(project):
     again = pick("micrographs_ctf.star", "blob")
 
     assert again == first
-    with pytest.raises(Exception, match="ctf auto instead of ignore"):
+    with pytest.raises(ProjectError, match="ctf auto instead of ignore"):
         pick("micrographs_ctf.star", "blob", ctf="ignore")
 
 
+def estimate(inputs, out="blob", parameters=None, **given):
+    lens = PickingCtfParameters(**given)
+    picker = blob_picker(
+        parameters or BlobParameters(), list(inputs), Path(out), ctf=lens, compute=_SERIAL
+    )
+    result = pick_micrographs(list(inputs), Path(out), picker=picker, ctf=lens, compute=_SERIAL)
+    return picker, result
+
+
 def test_the_diameter_is_estimated_once_and_shown(project):
-    def estimate(parameters=None):
-        return with_diameters(
-            parameters or BlobParameters(),
-            ["micrographs_ctf.star"],
-            Path("blob"),
-            ctf=PickingCtfParameters(),
-            compute=_SERIAL,
-        )
+    first, result = estimate(["micrographs_ctf.star"])
+    again, same = estimate(["micrographs_ctf.star"])
 
-    filled, found = estimate()
-    before = Path("blob/diameter.json").stat().st_mtime_ns
-
-    assert found.diameter == pytest.approx(125, rel=0.15)
-    assert filled.min_diameter < 125 < filled.max_diameter
-    assert Path("blob/diameter.png").stat().st_size > 5000
-    again, _ = estimate()
-    assert again == filled
-    assert Path("blob/diameter.json").stat().st_mtime_ns == before
-    given, nothing = estimate(_SHELLS)
-    assert (given, nothing) == (_SHELLS, None)
     stored = json.loads(Path("blob/diameter.json").read_text())
+    assert first.estimate.diameter == pytest.approx(125, rel=0.15)
+    assert first.parameters.min_diameter < 125 < first.parameters.max_diameter
+    assert Path("blob/diameter.png").stat().st_size > 5000
     assert len(stored["candidates"]) == len(stored["gains"])
+    assert again.estimate is None  # taken from the job
+    assert (again.parameters, same) == (first.parameters, result)
+
+
+def test_more_micrographs_are_picked_with_the_diameters_of_the_first(project):
+    names = sorted(str(p) for p in Path("micrographs").glob("*.mrc"))
+    one, _ = estimate(names[:1], ctf="ignore")
+
+    two, result = estimate(names, ctf="ignore")
+
+    assert two.parameters == one.parameters
+    assert len(result.picked) == 2
+
+
+def test_given_diameters_are_not_estimated_and_clear_an_old_estimate(project):
+    estimate(["micrographs_ctf.star"])
+
+    picker = blob_picker(
+        _SHELLS, ["micrographs_ctf.star"], Path("blob"), ctf=PickingCtfParameters()
+    )
+    assert (picker.parameters, picker.estimate) == (_SHELLS, None)
+    pick_micrographs(
+        ["micrographs_ctf.star"],
+        Path("blob"),
+        picker=picker,
+        ctf=PickingCtfParameters(),
+        compute=_SERIAL,
+        overwrite=True,
+    )
+    assert not Path("blob/diameter.json").exists()
+
+
+def test_a_folder_of_another_job_is_refused_before_anything_is_estimated(project):
+    pick("micrographs_ctf.star", "blob")
+    before = sorted(Path("blob").rglob("*"))
+
+    with pytest.raises(ProjectError, match="shapes ball,shell instead of disc"):
+        estimate(["micrographs_ctf.star"], parameters=BlobParameters(shapes="disc"))
+    assert sorted(Path("blob").rglob("*")) == before
+
+
+def test_a_broken_micrograph_does_not_end_the_estimate(project):
+    names = sorted(str(p) for p in Path("micrographs").glob("*.mrc"))
+    Path("micrographs/bad.mrc").write_bytes(b"no micrograph")
+
+    picker, result = estimate(["micrographs/bad.mrc", *names], ctf="ignore")
+
+    assert picker.parameters.min_diameter < 125 < picker.parameters.max_diameter
+    assert [bool(m.error) for m in result.micrographs] == [True, False, False]
 
 
 def test_noise_has_no_diameter_and_a_small_field_no_choice(project):
@@ -205,19 +249,10 @@ def test_noise_has_no_diameter_and_a_small_field_no_choice(project):
         field = np.random.default_rng(1).normal(size=(side, side)).astype(np.float32)
         write_mrc(Path(f"{name}.mrc"), field, pixel_size=5.0)
 
-    def estimate(name):
-        with_diameters(
-            BlobParameters(),
-            [f"{name}.mrc"],
-            Path("out"),
-            ctf=PickingCtfParameters(ctf="ignore"),
-            compute=_SERIAL,
-        )
-
     with pytest.raises(DataError, match="show 20 particles of one size"):
-        estimate("noise")
+        estimate(["noise.mrc"], ctf="ignore")
     with pytest.raises(DataError, match="have a side of 600 A"):
-        estimate("small")
+        estimate(["small.mrc"], ctf="ignore")
 
 
 def test_the_picks_do_not_depend_on_the_number_of_workers(project):

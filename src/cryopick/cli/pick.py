@@ -103,32 +103,37 @@ def pick_blob_command(
     a pick is its shape, and micrographs without a trusted CTF are searched as if there were no
     lens and counted.
     """
-    from cryopick.pipeline.pickers import BlobPicker
     from cryopick.pipeline.picking import pick_micrographs
-    from cryopick.pipeline.picking_diameter import with_diameters
+    from cryopick.pipeline.picking_diameter import blob_picker
 
     with progress_bar("Estimating the diameter", is_json=is_json) as progress:
-        parameters, estimate = with_diameters(
+        picker = blob_picker(
             parameters,
             micrographs,
             out,
             ctf=ctf,
             compute=compute,
             pixel_size=pixel_size,
+            overwrite=overwrite,
             progress=progress,
         )
     with progress_bar("Picking", is_json=is_json) as progress:
         result = pick_micrographs(
             micrographs,
             out,
-            picker=BlobPicker(parameters=parameters),
+            picker=picker,
             ctf=ctf,
             compute=compute,
             pixel_size=pixel_size,
             overwrite=overwrite,
             progress=progress,
         )
-    _tell(result, is_json=is_json, estimated_diameter=estimate and estimate.diameter)
+    is_estimated = parameters.min_diameter is None
+    _tell(result, is_json=is_json, limits=_limits(picker.parameters) if is_estimated else None)
+
+
+def _limits(parameters: BlobParameters) -> tuple[float, float]:
+    return parameters.min_diameter or 0.0, parameters.max_diameter or 0.0
 
 
 @pick_app.command("template")
@@ -177,16 +182,18 @@ def pick_template_command(
     _tell(result, is_json=is_json)
 
 
-def _tell(result: PickingResult, *, is_json: bool, estimated_diameter: float | None = None) -> None:
+def _tell(
+    result: PickingResult, *, is_json: bool, limits: tuple[float, float] | None = None
+) -> None:
     """Say what was found and what was refused, and set the exit code."""
     counts = result.to_dict()
     done = len(result.picked)
     mean = f", {counts['n_picks'] / done:.0f} each on average" if done else ""
     lines = [f"{counts['n_picks']} picks in {done} micrographs{mean}: {counts['coordinates']}"]
-    if estimated_diameter is not None:
-        counts["estimated_diameter"] = round(estimated_diameter, 1)
+    if limits is not None:
+        counts["estimated_diameters"] = list(limits)
         chart = result.folder / "diameter.png"
-        lines.insert(0, f"Diameter, estimated: {estimated_diameter:.0f} A; see {chart}")
+        lines.insert(0, f"Diameters, estimated: {limits[0]:.0f} to {limits[1]:.0f} A; see {chart}")
     if counts["n_without_picks"]:
         lines.append(f"{counts['n_without_picks']} micrographs have no pick.")
     if counts["n_without_ctf"]:

@@ -52,8 +52,7 @@ _LEAST_BACKGROUND = 0.05  # share of the field that noise is measured on at leas
 def working_pixel_size(parameters: BlobParameters) -> float:
     """A/px that a field is shrunk to: detail up to the low-pass is kept."""
     assert parameters.min_diameter is not None
-    finest = parameters.low_pass or parameters.min_diameter / _LOW_PASS
-    return min(finest / 2, parameters.min_diameter / _FEWEST_PIXELS)
+    return (parameters.low_pass or parameters.min_diameter / _LOW_PASS) / 2
 
 
 def pick_blob(

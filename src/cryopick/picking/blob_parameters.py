@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from cryopick.errors import ParameterError
 from cryopick.parameters import Parameters, option
 
-__all__ = ["SHAPES", "BlobParameters"]
+__all__ = ["LEAST_ELONGATION", "SHAPES", "BlobParameters"]
 
+LEAST_ELONGATION = 1.25  # largest over smallest diameter from which ellipses are tried
 SHAPES = ("ball", "shell", "disc", "ring", "ellipse")
 
 
@@ -87,8 +88,8 @@ class BlobParameters(Parameters):
         Raises
         ------
         ParameterError
-            If one diameter is given without the other, the smallest is above the largest, or a
-            shape is unknown.
+            If one diameter is given without the other, the smallest is above the largest, the
+            low-pass leaves nothing of the smallest, or no shape can be tried.
         """
         low, high = self.min_diameter, self.max_diameter
         if (low is None) != (high is None):
@@ -106,6 +107,16 @@ class BlobParameters(Parameters):
                 got=f"{low:g} A",
                 remedy="Change --min-diameter or --max-diameter",
             )
+        if low is not None and self.low_pass is not None and self.low_pass > low / 2:
+            raise ParameterError(
+                "low_pass",
+                must=f"be at most half of min_diameter ({low / 2:g} A)",
+                got=f"{self.low_pass:g} A",
+                remedy="Change --low-pass",
+            )
+        self._check_shapes()
+
+    def _check_shapes(self) -> None:
         unknown = [n for n in self.shape_names if n not in SHAPES]
         if unknown or not self.shape_names:
             raise ParameterError(
@@ -113,4 +124,12 @@ class BlobParameters(Parameters):
                 must=f"be among {', '.join(SHAPES)}",
                 got=unknown[0] if unknown else "none",
                 remedy="Change --shapes",
+            )
+        low, high = self.min_diameter or 1.0, self.max_diameter or 2.0
+        if self.shape_names == ("ellipse",) and high < LEAST_ELONGATION * low:
+            raise ParameterError(
+                "max_diameter",
+                must=f"be at least {LEAST_ELONGATION:g} times min_diameter for ellipses alone",
+                got=f"{high / low:.2f} times",
+                remedy="Change --max-diameter, or add ball to --shapes",
             )

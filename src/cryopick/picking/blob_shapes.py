@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from cryopick.image.filters import sphere_shell
+from cryopick.picking.blob_parameters import LEAST_ELONGATION
 
-__all__ = ["BlobFilter", "blob_filters", "ellipse", "ring"]
+__all__ = ["BlobFilter", "blob_filters", "count_filters", "ellipse", "ring"]
 
 _HOLLOWNESS = 0.6  # inner over outer diameter of shells and rings
 _SOFTNESS = {"ball": 0.1, "shell": 0.04, "disc": 0.15, "ring": 0.06, "ellipse": 0.15}
 _ELLIPSE_ANGLES = 8  # over half a turn
 _LARGEST_STEP = 1.2  # from one size to the next
-_LEAST_ELONGATION = 1.25  # largest over smallest diameter from which ellipses are tried
 
 
 class BlobFilter(NamedTuple):
@@ -122,8 +122,18 @@ def blob_filters(
     return filters
 
 
+def count_filters(*, shapes: tuple[str, ...], min_diameter: float, max_diameter: float) -> int:
+    """Count the filters of `blob_filters`."""
+    none = torch.zeros(1, 1)
+    return len(
+        blob_filters(
+            none, none, shapes=shapes, min_diameter=min_diameter, max_diameter=max_diameter
+        )
+    )
+
+
 def _ellipses(fy: Tensor, fx: Tensor, long_axis: float, short_axis: float) -> list[BlobFilter]:
-    if long_axis / short_axis < _LEAST_ELONGATION:
+    if long_axis / short_axis < LEAST_ELONGATION:
         return []
     mean = (long_axis + short_axis) / 2
     return [

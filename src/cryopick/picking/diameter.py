@@ -29,7 +29,7 @@ _FEWEST_PIXELS = 10  # across the smallest
 _FIELD_SHARE = 5  # sides of a field over the largest
 _STEP = 1.2  # from one candidate to the next
 _REACH = 1.12  # factor from a candidate to both ends of the range it is tried with
-_RANGE = 1.18  # factor from the estimate to both ends of the range to pick with
+_SMALLER, _LARGER = 1.18, 1.25  # the range to pick with: what is inside looks smaller
 _FEWEST = 20  # picks that make an estimate
 
 
@@ -91,7 +91,7 @@ def try_diameter(
     pixel_size
         A/px.
     parameters
-        Of the picker; their diameters do not matter.
+        Of the picker. Diameters, low-pass and threshold do not matter, and nothing is learned.
     ctf
         Of the micrograph; None for none.
 
@@ -114,6 +114,9 @@ def try_diameter(
             parameters,
             min_diameter=diameter / _REACH,
             max_diameter=diameter * _REACH,
+            learn_profile=False,  # it would adapt to any diameter
+            threshold=None,
+            low_pass=None,
             write_fom_maps=False,
         ),
         ctf=ctf,
@@ -165,4 +168,6 @@ def choose_diameter(
         curvature = before - 2 * middle + after
         step = (before - after) / 2 / curvature if curvature < 0 else 0.0
         diameter *= float((sizes[best + 1] / sizes[best]) ** step)
-    return DiameterEstimate(diameter, diameter / _RANGE, diameter * _RANGE, sizes, gains, n_picks)
+    return DiameterEstimate(
+        diameter, diameter / _SMALLER, diameter * _LARGER, sizes, gains, n_picks
+    )

@@ -152,6 +152,27 @@ class Job:
         finally:
             self._lock_handle.close()
 
+    def stored_parameters(self) -> dict[str, Any] | None:
+        """Parameters of the job of this name that the folder holds, without opening it.
+
+        Returns
+        -------
+        dict or None
+            None where there is no job yet, or the one there is to be overwritten.
+
+        Raises
+        ------
+        ProjectError
+            If the folder holds another job, or parameters that are not adjustable differ.
+        """
+        if self._overwrite:
+            return None
+        before = self._read_description()
+        if self._is_same(before):
+            return dict((before or {}).get("parameters") or {})
+        self._require_empty(before)
+        return None
+
     def run(
         self,
         executor: Executor,
@@ -260,7 +281,7 @@ class Job:
             changed = [
                 f"{k} {old.get(k)} instead of {new.get(k)}"
                 for k in {**old, **new}
-                if old.get(k) != new.get(k)
+                if old.get(k) != new.get(k) and k not in self._adjustable
             ]
             is_named = before.get("name") == self.name and changed
             other = f"`{before.get('name')}`"

@@ -15,6 +15,8 @@ from cryopick.errors import DataError
 from cryopick.io.mrc import write_mrc
 from cryopick.picking.blob import pick_blob, working_pixel_size
 from cryopick.picking.blob_parameters import BlobParameters
+from cryopick.picking.blob_shapes import count_filters
+from cryopick.picking.diameter import DiameterEstimate
 from cryopick.picking.field_picks import FieldPicks
 from cryopick.picking.log import pick_log
 from cryopick.picking.log_parameters import LogParameters
@@ -23,7 +25,7 @@ from cryopick.picking.log_relion_response import scale_diameters, working_size
 from cryopick.picking.template import pick_template
 from cryopick.picking.template_harmonics import Templates, prepare_templates
 from cryopick.picking.template_parameters import TemplateParameters
-from cryopick.pipeline.job import identity_of
+from cryopick.pipeline.diameter_files import write_diameter
 from cryopick.pipeline.picking_ctf_parameters import PickingCtfParameters
 from cryopick.pipeline.templates import read_templates
 
@@ -114,6 +116,7 @@ class BlobPicker:
     """Matched filters for simple shapes; both diameters are known."""
 
     parameters: BlobParameters
+    estimate: DiameterEstimate | None = None  # of the diameters, where nobody gave them
 
     @property
     def name(self) -> str:
@@ -134,17 +137,22 @@ class BlobPicker:
         return pick_blob(micrograph, pixel_size=pixel_size, parameters=self.parameters, ctf=ctf)
 
     def field_bytes(self, side: int, pixel_size: float) -> int:
-        """So much a pixel, and more a working pixel, as the bank has many shapes."""
+        """So much a pixel, and so much a working pixel for each shape of the bank."""
+        low, high = self.parameters.min_diameter or 1.0, self.parameters.max_diameter or 1.0
+        shapes = self.parameters.shape_names
+        count = count_filters(shapes=shapes, min_diameter=low, max_diameter=high)
         binning = max(1.0, working_pixel_size(self.parameters) / pixel_size)
-        return 60 * side**2 + int(600 * (side / binning) ** 2)
+        return 30 * side**2 + int((200 + 45 * count) * (side / binning) ** 2)
 
     @property
     def extras(self) -> tuple[str, ...]:
-        """None."""
-        return ()
+        """How the diameters were estimated."""
+        return ("diameter.json", "diameter.png")
 
     def write_extras(self, folder: Path) -> None:
-        """Nothing."""
+        """Write how the diameters were estimated."""
+        if self.estimate is not None:
+            write_diameter(folder, self.estimate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +164,7 @@ class TemplatePicker:
     numbers: NDArray[np.int64]  # (n,) class of each template, from 1: its place among the images
     images: NDArray[np.float32]  # (k, y, x) all that were given, particles white
     image_pixel_size: float  # A/px
-    source: str  # path and identity of the file they are from
+    identity: str  # of what they were made from
 
     @property
     def name(self) -> str:
@@ -168,9 +176,13 @@ class TemplatePicker:
         """Of a particle, A."""
         return self.parameters.diameter
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to the workers: the images, which may be large, are for this process."""
+        return {**self.__dict__, "images": self.images[:0]}
+
     def record(self) -> dict[str, Any]:
         """All values, and what the templates are."""
-        return {**self.parameters.to_dict(), "templates": self.source}
+        return {**self.parameters.to_dict(), "templates": self.identity}
 
     def pick(self, micrograph: Tensor, *, pixel_size: float, ctf: FieldCtf | None) -> FieldPicks:
         """Pick one field."""
@@ -216,7 +228,7 @@ def make_template_picker(path: Path, *, parameters: TemplateParameters) -> Templ
         As `read_templates` and `prepare_templates` raise it, or if all images are blank. Some
         blank ones, as empty classes have, are left out, and the others keep their numbers.
     """
-    images, pixel_size, _ = read_templates(path, parameters=parameters)
+    images, pixel_size, _, identity = read_templates(path, parameters=parameters)
     is_blank = (images == images[:, :1, :1]).all(2).all(1)  # a class that nothing fell into
     if bool(is_blank.all()):
         raise DataError(
@@ -237,5 +249,5 @@ def make_template_picker(path: Path, *, parameters: TemplateParameters) -> Templ
         numbers=np.flatnonzero(~is_blank.numpy()) + 1,
         images=images.numpy(),
         image_pixel_size=pixel_size,
-        source=f"{path} {identity_of(path)}",
+        identity=identity,
     )

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from cryopick.tables.relion import (
     write_picks_file,
 )
 
-__all__ = ["PickedMicrograph", "PickingResult", "pick_micrographs"]
+__all__ = ["PickedMicrograph", "PickingResult", "pick_micrographs", "picking_job"]
 
 _RESULTS = ("autopick.star", "coords_suffix_autopick.star", "summary.star", "failed.star")
 _SIZED = 20  # micrographs whose size is looked up to estimate memory
@@ -104,7 +105,6 @@ class _Field:
     key: str
     pixel_size: float
     ctf: CtfOfField | None  # None where the picker does not ask for it
-    picker: Picker
     device: str
     folder: Path
 
@@ -165,35 +165,66 @@ def pick_micrographs(
     micrographs = open_micrographs(
         inputs, pixel_size=pixel_size, **(ctf.lens if ctf is not None else {})
     )
-    fields = _fields(micrographs, picker, ctf, compute.devices, Path(folder))
+    fields = _fields(micrographs, ctf, compute.devices, Path(folder))
     names = [str(n) for n in micrographs.rows["micrograph"]]
-    lists = _RESULTS if micrographs.source else (*_RESULTS, "micrographs.star")
-    job = Job(
+    job = picking_job(
         folder,
-        name=picker.name,
-        parameters={
-            **picker.record(),
-            **(ctf.to_dict() if ctf is not None else {}),
-            "pixel_size": pixel_size,
-        },
+        picker=picker,
+        ctf=ctf,
+        pixel_size=pixel_size,
         inputs=inputs,
-        results=(*lists, *picker.extras),
+        has_table=micrographs.source is not None,
         overwrite=overwrite,
     )
     with job:
+        picker.write_extras(Path(folder))
         tasks = [Task(key=f.key, identity=_identity(f), payload=f) for f in fields]
         executor = make_executor(compute, n_items=len(tasks), bytes_per_item=_bytes(fields, picker))
-        records = job.run(executor, _pick_field, tasks, progress=progress)
+        pick = partial(_pick_field, picker=picker)  # a picker may be large: each worker gets it once
+        records = job.run(executor, pick, tasks, progress=progress)
         picked = tuple(_picked(n, r) for n, r in zip(names, records, strict=True))
         result = PickingResult(folder=Path(folder), micrographs=picked)
         _write_lists(result, micrographs)
-        picker.write_extras(result.folder)
     return result
+
+
+def picking_job(
+    folder: Path,
+    *,
+    picker: Picker,
+    ctf: PickingCtfParameters | None,
+    pixel_size: float | None,
+    inputs: Sequence[str],
+    has_table: bool,
+    overwrite: bool,
+    adjustable: Sequence[str] = (),
+) -> Job:
+    """Describe the job that `pick_micrographs` opens.
+
+    Parameters
+    ----------
+    folder, picker, ctf, pixel_size, inputs, overwrite
+        As for `pick_micrographs`.
+    has_table
+        Whether the micrographs are named by a STAR file.
+    adjustable
+        Names of parameters that may differ from those of a job in the folder.
+    """
+    lists = _RESULTS if has_table else (*_RESULTS, "micrographs.star")
+    of_lens = ctf.to_dict() if ctf is not None else {}
+    return Job(
+        folder,
+        name=picker.name,
+        parameters={**picker.record(), **of_lens, "pixel_size": pixel_size},
+        inputs=inputs,
+        results=(*lists, *picker.extras),
+        overwrite=overwrite,
+        adjustable=adjustable,
+    )
 
 
 def _fields(
     micrographs: Micrographs,
-    picker: Picker,
     ctf: PickingCtfParameters | None,
     devices: Sequence[str],
     folder: Path,
@@ -206,7 +237,6 @@ def _fields(
             key=micrograph_key(str(name)),
             pixel_size=float(size),
             ctf=ctfs.get(str(name)),
-            picker=picker,
             device=devices[number % len(devices)],
             folder=folder,
         )
@@ -231,14 +261,14 @@ def _bytes(fields: Sequence[_Field], picker: Picker) -> int:
     return largest
 
 
-def _pick_field(field: _Field) -> dict[str, Any]:
+def _pick_field(field: _Field, picker: Picker) -> dict[str, Any]:
     """Read, pick and write one micrograph; what comes back goes to the ledger."""
     micrograph = torch.from_numpy(read_micrograph(field.path)).to(field.device)
-    _require_room(micrograph, field)
+    _require_room(micrograph, field, picker)
     lens = FoundCtf(None, "")
     if field.ctf is not None:
         lens = find_ctf(micrograph, field.ctf, pixel_size=field.pixel_size)
-    found = _pick(micrograph, field, lens.ctf)
+    found = _pick(micrograph, field, picker, lens.ctf)
     peaks = _table_of(found)
     picks = peaks[found.is_pick]
     files = [f"{field.key}_autopick.star", f"peaks/{field.key}_peaks.star"]
@@ -268,20 +298,22 @@ def _table_of(found: FieldPicks) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _require_room(micrograph: torch.Tensor, field: _Field) -> None:
+def _require_room(micrograph: torch.Tensor, field: _Field, picker: Picker) -> None:
     side = min(micrograph.shape) * field.pixel_size
-    if field.picker.largest_diameter > side:
+    if picker.largest_diameter > side:
         raise DataError(
             str(field.path),
-            must=f"be larger than the largest particle, {field.picker.largest_diameter:g} A",
+            must=f"be larger than the largest particle, {picker.largest_diameter:g} A",
             got=f"a side of {side:g} A",
             remedy="Lower the diameter, check the pixel size or leave the micrograph out",
         )
 
 
-def _pick(micrograph: torch.Tensor, field: _Field, ctf: FieldCtf | None) -> FieldPicks:
+def _pick(
+    micrograph: torch.Tensor, field: _Field, picker: Picker, ctf: FieldCtf | None
+) -> FieldPicks:
     try:
-        return field.picker.pick(micrograph, pixel_size=field.pixel_size, ctf=ctf)
+        return picker.pick(micrograph, pixel_size=field.pixel_size, ctf=ctf)
     except DataError as error:
         if error.what == "micrograph":  # pure functions know no file
             error.what = str(field.path)

@@ -1,25 +1,21 @@
-"""The diameter of particles that nobody has said: tried on some micrographs, and shown.
+"""The diameter of particles that nobody has said: tried on some micrographs.
 
-``diameter.json`` and ``diameter.png`` in the folder of the picking job hold what was found. The
-same command takes the diameter from there.
+A job that has estimated once keeps its diameters: the same command with more micrographs goes on
+with them. ``diameter.json`` and ``diameter.png`` in the folder of the job show what was found.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
 from cryopick.errors import CryopickError
 from cryopick.execution.local import make_executor
 from cryopick.execution.parameters import ComputeParameters
-from cryopick.io.atomic import make_folder, write_json, writing
 from cryopick.io.micrograph import read_micrograph, read_micrograph_size
 from cryopick.picking.blob_parameters import BlobParameters
 from cryopick.picking.diameter import (
@@ -29,15 +25,18 @@ from cryopick.picking.diameter import (
     choose_diameter,
     try_diameter,
 )
-from cryopick.pipeline.job import ProgressCallback, identity_of
+from cryopick.pipeline.job import ProgressCallback
 from cryopick.pipeline.pickers import BlobPicker
+from cryopick.pipeline.picking import picking_job
 from cryopick.pipeline.picking_ctf import CtfOfField, ctfs_of_fields, find_ctf
 from cryopick.pipeline.picking_ctf_parameters import PickingCtfParameters
 from cryopick.tables.micrographs import micrograph_path, open_micrographs, pixel_sizes
+from cryopick.tables.model import Micrographs
 
-__all__ = ["with_diameters"]
+__all__ = ["blob_picker"]
 
 _FIELDS = 4  # micrographs that are tried, evenly spread over the list
+_ESTIMATED = ("min_diameter", "max_diameter")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +48,10 @@ class _Trial:
     ctf: CtfOfField
     candidates: tuple[float, ...]
     parameters: BlobParameters
+    device: str
 
 
-def with_diameters(
+def blob_picker(
     parameters: BlobParameters,
     inputs: Sequence[str],
     folder: Path,
@@ -59,18 +59,19 @@ def with_diameters(
     ctf: PickingCtfParameters,
     compute: ComputeParameters | None = None,
     pixel_size: float | None = None,
+    overwrite: bool = False,
     progress: ProgressCallback | None = None,
-) -> tuple[BlobParameters, DiameterEstimate | None]:
-    """Fill in the diameters, estimated on four micrographs where the user gave none.
+) -> BlobPicker:
+    """Make the picker, with diameters estimated on four micrographs where the user gave none.
 
     Parameters
     ----------
     parameters
         Of the picker, with or without diameters.
-    inputs, pixel_size
-        Micrographs, as `pick_micrographs` takes them.
+    inputs, pixel_size, overwrite
+        As `pick_micrographs` takes them.
     folder
-        Of the picking job.
+        Of the picking job. The diameters of an unfinished or finished job there are kept.
     ctf
         Where the CTF of each field comes from.
     compute
@@ -78,73 +79,84 @@ def with_diameters(
     progress
         Called with the number of micrographs tried and in all.
 
-    Returns
-    -------
-    tuple
-        Parameters with diameters, and the estimate; None where they were given.
-
     Raises
     ------
     DataError
         If no diameter explains the micrographs.
+    ProjectError
+        If `folder` holds another job.
     CryopickError
-        As opening the inputs raises it.
+        As opening the inputs raises it; a micrograph that cannot be read is passed over, unless
+        none can be read.
     """
     if parameters.min_diameter is not None:
-        return parameters, None
-    folder, compute = Path(folder), compute or ComputeParameters()
-    trials = _trials(parameters, inputs, ctf, pixel_size)
-    identity = _identity(trials)
-    estimate = _read(folder / "diameter.json", identity)
-    if estimate is None:
-        estimate = _estimate(trials, compute, progress)
-        make_folder(folder)
-        _write(folder, identity, estimate)
+        return BlobPicker(parameters=parameters)
+    compute = compute or ComputeParameters()
+    micrographs = open_micrographs(inputs, pixel_size=pixel_size, **ctf.lens)
+    job = picking_job(
+        Path(folder),
+        picker=BlobPicker(parameters=parameters),
+        ctf=ctf,
+        pixel_size=pixel_size,
+        inputs=inputs,
+        has_table=micrographs.source is not None,
+        overwrite=overwrite,
+        adjustable=_ESTIMATED,
+    )
+    stored = job.stored_parameters() or {}
+    if stored.get("min_diameter") and stored.get("max_diameter"):
+        return BlobPicker(parameters=replace(parameters, **{n: stored[n] for n in _ESTIMATED}))
+    estimate = _estimate(_trials(micrographs, parameters, ctf, compute.devices), compute, progress)
     filled = replace(
         parameters,
         min_diameter=round(estimate.min_diameter, 1),
         max_diameter=round(estimate.max_diameter, 1),
     )
-    return filled, estimate
+    return BlobPicker(parameters=filled, estimate=estimate)
 
 
 def _trials(
+    micrographs: Micrographs,
     parameters: BlobParameters,
-    inputs: Sequence[str],
     ctf: PickingCtfParameters,
-    pixel_size: float | None,
+    devices: Sequence[str],
 ) -> list[_Trial]:
-    micrographs = open_micrographs(inputs, pixel_size=pixel_size, **ctf.lens)
     known = ctfs_of_fields(micrographs, ctf)
     names = [str(n) for n in micrographs.rows["micrograph"]]
     sizes = pixel_sizes(micrographs).to_numpy(float)
-    count = min(_FIELDS, len(names))
-    chosen = [(2 * i + 1) * len(names) // (2 * count) for i in range(count)]
-    paths = {i: micrograph_path(names[i], micrographs.source) for i in chosen}
-    shapes = {i: read_micrograph_size(path) for i, path in paths.items()}
-    sides = [min(shape) * sizes[i] for i, shape in shapes.items()]
+    chosen = _readable([micrograph_path(n, micrographs.source) for n in names])
     coarsest = max(float(sizes[i]) for i in chosen)
-    smallest = int(min(sides) / coarsest)
+    smallest = int(min(min(shape) * sizes[i] for i, (_, shape) in chosen.items()) / coarsest)
     candidates = tuple(candidate_diameters((smallest, smallest), coarsest))
     return [
         _Trial(
-            path=paths[i],
+            path=path,
             pixel_size=float(sizes[i]),
             ctf=known[names[i]],
             candidates=candidates,
             parameters=parameters,
+            device=devices[turn % len(devices)],
         )
-        for i in chosen
+        for turn, (i, (path, _)) in enumerate(chosen.items())
     ]
 
 
-def _identity(trials: Sequence[_Trial]) -> list[Any]:
-    """All that the estimate depends on, as JSON gives it back."""
-    parts = [
-        [str(t.path), identity_of(t.path), t.pixel_size, repr(t.ctf), t.parameters.to_dict()]
-        for t in trials
-    ]
-    return json.loads(json.dumps(parts))  # type: ignore[no-any-return]
+def _readable(paths: Sequence[Path]) -> dict[int, tuple[Path, tuple[int, int]]]:
+    """Choose micrographs evenly spread over the list whose header can be read, with their size."""
+    count = min(_FIELDS, len(paths))
+    first = [(2 * i + 1) * len(paths) // (2 * count) for i in range(count)]
+    found: dict[int, tuple[Path, tuple[int, int]]] = {}
+    refused: CryopickError | None = None
+    for place in dict.fromkeys([*first, *range(len(paths))]):
+        try:
+            found[place] = (paths[place], read_micrograph_size(paths[place]))
+        except CryopickError as error:
+            refused = error
+        if len(found) == count:
+            break
+    if not found and refused is not None:
+        raise refused
+    return found
 
 
 def _estimate(
@@ -177,7 +189,7 @@ def _bytes(trial: _Trial) -> int:
 
 
 def _try(trial: _Trial) -> list[DiameterTrial]:
-    micrograph = torch.from_numpy(read_micrograph(trial.path))
+    micrograph = torch.from_numpy(read_micrograph(trial.path)).to(trial.device)
     ctf = find_ctf(micrograph, trial.ctf, pixel_size=trial.pixel_size).ctf
     return [
         try_diameter(
@@ -189,45 +201,3 @@ def _try(trial: _Trial) -> list[DiameterTrial]:
         )
         for diameter in trial.candidates
     ]
-
-
-def _read(path: Path, identity: list[Any]) -> DiameterEstimate | None:
-    try:
-        stored = json.loads(path.read_bytes())
-        if stored["identity"] != identity:
-            return None
-        return DiameterEstimate(
-            diameter=float(stored["diameter"]),
-            min_diameter=float(stored["min_diameter"]),
-            max_diameter=float(stored["max_diameter"]),
-            candidates=np.asarray(stored["candidates"], float),
-            gains=np.asarray(stored["gains"], float),
-            n_picks=np.asarray(stored["n_picks"], int),
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _write(folder: Path, identity: list[Any], estimate: DiameterEstimate) -> None:
-    stored = {
-        "diameter": estimate.diameter,
-        "min_diameter": estimate.min_diameter,
-        "max_diameter": estimate.max_diameter,
-        "candidates": estimate.candidates.tolist(),
-        "gains": estimate.gains.tolist(),
-        "n_picks": estimate.n_picks.tolist(),
-        "identity": identity,
-    }
-    write_json(folder / "diameter.json", stored)
-    with contextlib.suppress(Exception):  # no fault of drawing may cost the estimate
-        from cryopick.report.diameter_chart import plot_diameter_estimate
-        from cryopick.report.figures import figure_to_png
-
-        figure = plot_diameter_estimate(
-            estimate.candidates,
-            estimate.gains,
-            diameter=estimate.diameter,
-            limits=(estimate.min_diameter, estimate.max_diameter),
-        )
-        with writing(folder / "diameter.png") as handle:
-            handle.write(figure_to_png(figure))
