@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -122,6 +124,42 @@ def test_the_autocorrelation_of_the_window_is_its_closed_form():
         direct = float((window[lag:] * window[: 1000 - lag]).sum() / size)
         formula = float(hann_autocorrelation(torch.tensor(lag / 1000, dtype=torch.float64)))
         assert formula == pytest.approx(direct, abs=1e-3)
+
+
+def test_tiles_count_as_independent_by_the_overlap_of_each_pair_of_windows():
+    field = noise(640, 384)
+    field[580:, 325:] *= 8  # in the last tile only, which is left out
+    kept = [(y, x) for y in range(0, 513, 64) for x in range(0, 257, 64)][:-1]
+    window = torch.hann_window(128, periodic=False, dtype=torch.float64)
+
+    def alike(one, other):
+        lag = abs(one - other)
+        product = window[lag:] * window[: 128 - lag] if lag < 128 else torch.zeros(1)
+        return float(product.sum() / window.square().sum()) ** 2
+
+    spectrum = spectrum_of(field)
+
+    assert (spectrum.n_tiles, spectrum.n_left_out) == (len(kept), 1)
+    pairs = sum(alike(y, v) * alike(x, u) for y, x in kept for v, u in kept)
+    assert spectrum.n_independent == pytest.approx(len(kept) ** 2 / pairs, rel=1e-2)
+
+
+def test_many_small_tiles_need_no_table_of_all_pairs():
+    script = """if True:
+        import resource, torch
+        from cryopick.ctf.spectrum import average_spectrum
+        field = torch.randn(1500, 2000)
+        peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        before = peak()
+        given = {"tile_size": 64, "pixel_size": 1.5, "max_resolution": 4.0}
+        print(average_spectrum(field, **given).n_tiles, peak() - before)
+    """
+
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+    n_tiles, megabytes = map(int, done.stdout.split())
+    assert n_tiles > 2500  # a few tables of their pairs have 500 MB
+    assert megabytes < 250
 
 
 def test_rings_lose_the_contrast_that_the_window_takes():

@@ -109,11 +109,18 @@ def hann_autocorrelation(lag: Tensor) -> Tensor:
 
 
 def _independent(corners: list[tuple[int, int]], size: int) -> float:
-    """Count tiles without overlap that average as well: powers correlate as windows squared."""
-    places = torch.tensor(corners, dtype=torch.float64) / size
-    lags = places[:, None] - places
-    alike = hann_autocorrelation(lags[..., 0]) * hann_autocorrelation(lags[..., 1])
-    return len(corners) ** 2 / float(alike.square().sum())
+    """Count tiles without overlap that average as well: powers correlate as windows squared.
+
+    Tiles stand on a grid, so the sum over all pairs is made axis by axis.
+    """
+    numbers, alike = [], []
+    for starts in torch.tensor(corners, dtype=torch.float64).T / size:
+        places, number = starts.unique(return_inverse=True)
+        numbers.append(number)
+        alike.append(hann_autocorrelation(places[:, None] - places).square())
+    grid = torch.zeros(len(alike[0]), len(alike[1]), dtype=torch.float64)
+    grid[numbers[0], numbers[1]] = 1
+    return len(corners) ** 2 / float((grid * (alike[0] @ grid @ alike[1])).sum())
 
 
 def _require_content(micrograph: Tensor, tile_size: int) -> None:
