@@ -235,6 +235,28 @@ def test_pixels_too_coarse_for_rings_are_refused(given, sentence):
         estimate(torch.randn(600, 600), **given)
 
 
+@pytest.mark.parametrize("pixel_size", [0.01, 0.3, 0.6])
+def test_tiles_too_small_for_rings_are_refused(pixel_size):
+    with pytest.raises(ParameterError, match=r"tile_size must .* 12 rings .* Raise --tile-size"):
+        estimate(torch.randn(600, 600), pixel_size=pixel_size, tile_size=64)
+
+
+def test_the_fewest_rings_that_are_allowed_can_be_fitted():
+    found = estimate(field_of(ctf_of(15000)), tile_size=64, pixel_size=61 / 64)  # rings 4 to 15
+
+    assert len(found.curves.frequency) == 12
+    assert not found.is_trusted  # these tiles do not resolve it
+
+
+@pytest.mark.parametrize("pixel_size", [0.5, 1.5, 4.0, 7.5])
+@pytest.mark.parametrize("voltage", [100.0, 300.0])
+def test_tiles_of_their_own_choice_are_never_too_small(voltage, pixel_size):
+    length = math.ceil(1000 / pixel_size)  # or shorter, as the smallest field allowed has them
+    field = torch.randn(length, length, generator=torch.Generator().manual_seed(1))
+
+    assert not estimate(field, pixel_size=pixel_size, lens=LENS | {"voltage": voltage}).is_trusted
+
+
 @pytest.mark.parametrize(
     ("lens", "sentence"),
     [

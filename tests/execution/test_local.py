@@ -49,6 +49,25 @@ def find_no_memory(number):
     return number
 
 
+def end_at_once(*_):
+    os._exit(1)
+
+
+class Load:
+    """Says how often it was read in this process."""
+
+    count = 0
+
+    def __call__(self, _):
+        return os.getpid(), Load.count
+
+    def __setstate__(self, _):
+        Load.count += 1
+
+    def __getstate__(self):
+        return {"data": b"0" * 1000}
+
+
 def raise_bug(number):
     raise ZeroDivisionError(number)
 
@@ -130,7 +149,7 @@ def test_a_killed_worker_costs_only_the_item_that_kills_it():
 
 
 def test_workers_that_cannot_start_are_one_error(monkeypatch):
-    monkeypatch.setattr("cryopick.execution.local._start_worker", os._exit)
+    monkeypatch.setattr("cryopick.execution.local._start_worker", end_at_once)
 
     with pytest.raises(Exception, match="a worker process must start") as caught:
         outcomes(LocalExecutor(workers=2, threads=1), square, [1, 2])
@@ -148,6 +167,13 @@ def test_workers_are_other_processes_with_the_threads_asked_for():
 
     assert os.getpid() not in {process for process, _ in found}
     assert {threads for _, threads in found} == {3}
+
+
+def test_the_function_goes_to_each_worker_once():
+    found = [o.value for o in outcomes(LocalExecutor(workers=2, threads=1), Load(), range(12))]
+
+    assert {count for _, count in found} == {1}
+    assert os.getpid() not in {process for process, _ in found}
 
 
 def test_an_abandoned_run_waits_for_its_workers():

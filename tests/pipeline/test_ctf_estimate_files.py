@@ -203,6 +203,13 @@ def test_pixels_too_coarse_for_rings_are_refused_before_anything_is_written(proj
     assert not (project / "ctf").exists()
 
 
+def test_tiles_too_small_for_rings_are_refused_before_anything_is_written(project):
+    with pytest.raises(ParameterError, match=r"tile_size must .* got 1 rings in tiles of 19\.2 A"):
+        run(project, pixel_size=0.3, parameters=CtfParameters(tile_size=64))
+
+    assert not (project / "ctf").exists()
+
+
 def test_what_cannot_be_read_or_fitted_is_listed_and_the_rest_is_done(project):
     table = read_micrographs(project / "micrographs_ctf.star")
     names = ["small.mrc", "constant.mrc", "nan.mrc", "cut.mrc"]

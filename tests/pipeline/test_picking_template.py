@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -13,6 +15,7 @@ from cryopick.alignment.transform import transform_images
 from cryopick.errors import DataError, ProjectError
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.io.mrc import read_mrc, write_mrc
+from cryopick.io.star import write_star
 from cryopick.picking.template_parameters import TemplateParameters
 from cryopick.pipeline.evaluate import evaluate_pick_files
 from cryopick.pipeline.pickers import make_template_picker
@@ -126,6 +129,50 @@ def test_other_templates_in_the_same_folder_are_another_job(project_folder):
 
     with pytest.raises(ProjectError, match="hold `pick template` with the same parameters"):
         pick("picks")
+
+
+def test_templates_rewritten_under_the_same_table_are_another_job(project_folder):
+    table = pd.DataFrame({"rlnReferenceImage": ["2@views.mrcs", "3@views.mrcs"]})
+    write_star(Path("averages.star"), {"": table})
+    pick("picks", templates="averages.star")
+
+    stack = read_mrc(Path("views.mrcs")).copy()
+    write_mrc(Path("views.mrcs"), stack[::-1], pixel_size=4.0)
+
+    with pytest.raises(ProjectError, match="hold `pick template` with the same parameters"):
+        pick("picks", templates="averages.star")
+
+
+def test_the_same_templates_elsewhere_are_the_same_job(project_folder):
+    first = pick("picks")
+    shutil.copytree("picks", "before")
+    Path("views.mrcs").rename("moved.mrcs")
+
+    assert pick("picks", templates=str(Path("moved.mrcs").resolve())) == first
+    ledger = Path("picks/ledger.jsonl").read_text()
+    assert ledger == Path("before/ledger.jsonl").read_text()  # nothing was done again
+
+
+def test_workers_get_no_images_and_find_what_one_process_finds(project_folder):
+    picker = make_template_picker(Path("views.mrcs"), parameters=_BARREL)
+    sent = pickle.loads(pickle.dumps(picker))
+    assert sent.images.size == 0
+    assert len(picker.images) == 4
+
+    alone = pick("alone")
+    shared = pick_micrographs(
+        ["micrographs_ctf.star"],
+        Path("shared"),
+        picker=picker,
+        ctf=PickingCtfParameters(),
+        compute=ComputeParameters(workers=2, threads=1),
+    )
+
+    assert shared.micrographs == alone.micrographs
+    for name in ("sim_00001", "sim_00002"):
+        path = f"micrographs/{name}_autopick.star"
+        assert Path("shared", path).read_bytes() == Path("alone", path).read_bytes()
+    assert len(read_mrc(Path("shared/templates.mrcs"))) == 4
 
 
 def test_a_stack_of_blank_images_is_refused(project_folder):

@@ -30,7 +30,7 @@ def stack(tmp_path):
 def test_a_stack_is_read_as_it_is(stack):
     path, images = stack
 
-    read, pixel_size, kind = read_templates(path, parameters=PARAMETERS)
+    read, pixel_size, kind, _ = read_templates(path, parameters=PARAMETERS)
 
     np.testing.assert_array_equal(read.numpy(), images)
     assert (pixel_size, kind) == (4.0, "images")
@@ -39,7 +39,7 @@ def test_a_stack_is_read_as_it_is(stack):
 def test_a_single_image_is_a_stack_of_one(tmp_path):
     write_mrc(tmp_path / "one.mrc", np.eye(16, dtype=np.float32), pixel_size=2.0)
 
-    read, _, kind = read_templates(tmp_path / "one.mrc", parameters=PARAMETERS)
+    read, _, kind, _ = read_templates(tmp_path / "one.mrc", parameters=PARAMETERS)
 
     assert read.shape == (1, 16, 16)
     assert kind == "images"
@@ -64,7 +64,7 @@ def test_a_table_of_averages_names_the_ones_to_take(stack):
     table = pd.DataFrame({"rlnReferenceImage": ["000004@Class2D/averages.mrcs", "2@averages.mrcs"]})
     write_star(path.with_name("class_averages.star"), {"": table})
 
-    read, pixel_size, _ = read_templates(path.with_name("class_averages.star"),
+    read, pixel_size, _, _ = read_templates(path.with_name("class_averages.star"),
                                          parameters=PARAMETERS)  # fmt: skip
 
     np.testing.assert_array_equal(read.numpy(), images[[3, 1]])
@@ -76,7 +76,7 @@ def test_a_table_of_averages_names_the_ones_to_take(stack):
 def test_averages_of_a_run_of_relion_are_found(test_data, name):
     folder = test_data / "relion5" / "Class2D" / "job003"
 
-    read, pixel_size, kind = read_templates(folder / name, parameters=PARAMETERS)
+    read, pixel_size, kind, _ = read_templates(folder / name, parameters=PARAMETERS)
 
     assert read.shape == (20, 64, 64)
     assert pixel_size == pytest.approx(4.0)

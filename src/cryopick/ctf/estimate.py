@@ -10,7 +10,7 @@ from torch import Tensor
 from cryopick.checks import require_above, require_shape
 from cryopick.ctf.estimate_parameters import CtfParameters
 from cryopick.ctf.field_ctf import FieldCtf
-from cryopick.ctf.polar import Lens, PolarSpectrum, polar_spectrum
+from cryopick.ctf.polar import Lens, PolarSpectrum, polar_spectrum, ring_range
 from cryopick.ctf.quality import CtfCurves, FitQuality, judge_fit
 from cryopick.ctf.refine import Fit, refine_fit
 from cryopick.ctf.search import Candidate, search_defocus
@@ -88,7 +88,8 @@ def estimate_ctf(
     DataError
         If the micrograph is smaller than a tile, constant, or holds NaN or infinity.
     ParameterError
-        If the pixels are too coarse for three zeros of the CTF at any defocus allowed.
+        If the lens is impossible, the pixels are too coarse for three zeros of the CTF at any
+        defocus allowed, or a tile is too small for enough rings.
     ShapeError
         If the micrograph has not two axes.
 
@@ -177,14 +178,14 @@ def require_lens(lens: Lens, *, pixel_size: float) -> None:
 
 
 def require_rings(lens: Lens, parameters: CtfParameters, *, pixel_size: float) -> float:
-    """Refuse pixels, or limits, between which no defocus puts enough zeros of the CTF.
+    """Refuse pixels, limits or tiles that leave too few rings.
 
     Parameters
     ----------
     lens
         Of the microscope.
     parameters
-        Limits of defocus and resolution.
+        Limits of defocus and resolution, and the size of tiles if one is given.
     pixel_size
         A/px.
 
@@ -196,7 +197,8 @@ def require_rings(lens: Lens, parameters: CtfParameters, *, pixel_size: float) -
     Raises
     ------
     ParameterError
-        If there are fewer than three zeros at the largest defocus.
+        If there are fewer than three zeros at the largest defocus, or tiles of the size given
+        resolve too few rings for a fit.
     """
     finest = max(parameters.max_resolution, _NYQUIST * pixel_size)
     span = 1 / finest**2 - 1 / parameters.min_resolution**2
@@ -208,6 +210,13 @@ def require_rings(lens: Lens, parameters: CtfParameters, *, pixel_size: float) -
             f"{finest:.3g} A, the finest that pixels and limits leave",
             got=f"{n_zeros:.1f} rings at {parameters.max_defocus:g} A",
             remedy="Use less binned micrographs, or raise --max-defocus",
+        )
+    if parameters.tile_size is not None:
+        ring_range(
+            parameters.tile_size,
+            pixel_size=pixel_size,
+            min_resolution=parameters.min_resolution,
+            max_resolution=finest,
         )
     return finest
 

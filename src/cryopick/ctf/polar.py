@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cryopick.ctf.spectrum import MeanSpectrum, hann_autocorrelation
+from cryopick.errors import ParameterError
 from cryopick.image.fourier import frequency_grid
 from cryopick.physics import electron_wavelength
 
@@ -24,11 +25,13 @@ __all__ = [
     "polar_spectrum",
     "ring_contrast",
     "ring_period",
+    "ring_range",
 ]
 
 # pixels of a row that are as good as one independent pixel under a Hann window: 1 + 2 4/9 + 2 1/36
 WINDOW_CORRELATION = 1.94
 _FIRST_RING = 4  # nearer to the origin a ring is all axis, or what the window leaves of the mean
+_LEAST_RINGS = 12  # as many as background and envelope have splines
 
 
 class Lens(NamedTuple):
@@ -73,6 +76,11 @@ def polar_spectrum(
     -------
     PolarSpectrum
         The axes of the spectrum, where lines of a detector show, are left out.
+
+    Raises
+    ------
+    ParameterError
+        If there are too few rings for a fit.
     """
     side = spectrum.power.shape[0]
     step = 1 / (side * spectrum.pixel_size)
@@ -82,8 +90,12 @@ def polar_spectrum(
         dtype=torch.float64,
     )
     k2 = fy * fy + fx * fx
-    first = max(_FIRST_RING, math.ceil(1 / (min_resolution * step)))
-    last = min(math.floor(1 / (max_resolution * step)), side // 2 - 1)
+    first, last = ring_range(
+        side,
+        pixel_size=spectrum.pixel_size,
+        min_resolution=min_resolution,
+        max_resolution=max_resolution,
+    )
     ring = torch.round(k2.sqrt() / step).long()
     angle = torch.atan2(fy.expand_as(k2), fx.expand_as(k2)) % math.pi
     sector = (angle * (n_angles / math.pi)).long().clamp(max=n_angles - 1)
@@ -120,6 +132,39 @@ def polar_spectrum(
         tile_length=1 / step,
         angle=angles,
     )
+
+
+def ring_range(
+    side: int, *, pixel_size: float, min_resolution: float, max_resolution: float
+) -> tuple[int, int]:
+    """Number the coarsest and the finest ring, one sample wide, in the spectrum of a tile.
+
+    Parameters
+    ----------
+    side
+        Of the tile, px.
+    pixel_size
+        A/px.
+    min_resolution, max_resolution
+        A, of the coarsest and the finest ring.
+
+    Raises
+    ------
+    ParameterError
+        If these are too few rings for a fit.
+    """
+    length = side * pixel_size
+    first = max(_FIRST_RING, math.ceil(length / min_resolution))
+    last = min(math.floor(length / max_resolution), side // 2 - 1)
+    if last - first + 1 < _LEAST_RINGS:
+        raise ParameterError(
+            "tile_size",
+            must=f"be large enough for {_LEAST_RINGS} rings between {min_resolution:g} A and "
+            f"{max_resolution:.3g} A",
+            got=f"{max(0, last - first + 1)} rings in tiles of {length:.4g} A",
+            remedy="Raise --tile-size, or move --min-resolution and --max-resolution apart",
+        )
+    return first, last
 
 
 def ctf_phase(

@@ -1,6 +1,7 @@
 """Map a function over items: in this process, or in worker processes on this machine.
 
-A task is a picklable function and one item. Results come back in the order they finish; the
+A task is a picklable function and one item. The function goes to each worker once, so it may
+carry data that all items share (`functools.partial`). Results come back in the order they finish; the
 caller keeps order by the index. An error the user can mend (`CryopickError`, or one of the
 operating system) belongs to its item and the rest goes on, and so does the death of a worker;
 any other exception is a bug and stops the run.
@@ -21,7 +22,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from cryopick.errors import CryopickError, DataError, ParameterError, ProjectError
 from cryopick.execution.parameters import ComputeParameters
@@ -38,6 +39,7 @@ __all__ = [
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_function: Callable[..., Any] | None = None  # of this worker process
 _NO_MEMORY = re.compile("allocate memory|out of memory", re.IGNORECASE)  # as torch says it
 
 
@@ -73,6 +75,12 @@ def _run(function: Callable[[Item], Result], index: int, item: Item) -> Outcome[
         return Outcome(index, error=_memory_error("too little of it"))
 
 
+def _run_here(index: int, item: Any) -> Outcome[Any]:
+    """Run an item in a worker, with the function that the worker was started with."""
+    assert _function is not None
+    return _run(_function, index, item)
+
+
 def _memory_error(got: str) -> DataError:
     return DataError(
         "this item",
@@ -97,8 +105,10 @@ def _set_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _start_worker(threads: int) -> None:
+def _start_worker(threads: int, function: Callable[..., object]) -> None:
     """Prepare a worker: it ends with its parent, and Ctrl-C is for the parent alone."""
+    global _function  # noqa: PLW0603 - a worker has one, and all its items need it
+    _function = function
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _set_threads(threads)
@@ -119,7 +129,7 @@ def _unguarded_main(function: Callable[..., object]) -> Iterator[None]:
     needs no ``if __name__ == "__main__"``.
     """
     main = sys.modules["__main__"]
-    if getattr(function, "__module__", "") == "__main__":
+    if getattr(getattr(function, "func", function), "__module__", "") == "__main__":
         yield
         return
     sys.modules["__main__"] = types.ModuleType("__main__")
@@ -180,14 +190,14 @@ class LocalExecutor:
         in_flight: dict[int, Item],
     ) -> Generator[Outcome[Result], None, None]:
         """Work until nothing waits; `in_flight` holds what was begun and not yielded."""
-        with self._pool(self._workers) as pool:
+        with self._pool(self._workers, function) as pool:
             running: set[Future[Outcome[Result]]] = set()
             while waiting or running:
                 while waiting and len(running) < 3 * self._workers:
                     index, item = waiting.popleft()
                     in_flight[index] = item
                     with _unguarded_main(function):  # workers start as they are needed
-                        running.add(pool.submit(_run, function, index, item))
+                        running.add(pool.submit(_run_here, index, item))
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     outcome = future.result()
@@ -199,18 +209,18 @@ class LocalExecutor:
     ) -> Outcome[Result]:
         """Run one item in a worker of its own, after a worker was killed."""
         try:
-            with self._pool(1) as pool, _unguarded_main(function):
+            with self._pool(1, function) as pool, _unguarded_main(function):
                 _require_worker(pool)
-                return pool.submit(_run, function, index, item).result()
+                return pool.submit(_run_here, index, item).result()
         except BrokenProcessPool:
             return Outcome(index, error=_memory_error("a worker process that was killed"))
 
     @contextlib.contextmanager
-    def _pool(self, workers: int) -> Iterator[ProcessPoolExecutor]:
+    def _pool(self, workers: int, function: Callable[..., object]) -> Iterator[ProcessPoolExecutor]:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["cryopick.execution.preload"])
         pool = ProcessPoolExecutor(
-            workers, context, initializer=_start_worker, initargs=(self._threads,)
+            workers, context, initializer=_start_worker, initargs=(self._threads, function)
         )
         try:
             yield pool

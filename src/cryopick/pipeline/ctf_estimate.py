@@ -180,7 +180,7 @@ def estimate_ctfs(
     Raises
     ------
     ParameterError
-        If nothing fits the inputs, no pixel size is known, or the pixels are too coarse for rings.
+        If nothing fits the inputs, no pixel size is known, or pixels or tiles leave too few rings.
     TableError
         If a micrograph is named twice, or voltage or spherical aberration are not known.
     FormatError

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,15 +18,22 @@ from cryopick.picking.projections import project_map, view_directions
 from cryopick.picking.template_parameters import TemplateParameters
 from cryopick.pipeline.class2d_references import UNSAID, read_averages, read_listed_averages
 
-__all__ = ["read_templates"]
+__all__ = ["TemplateImages", "read_templates"]
 
 _HDF = (".hdf", ".h5", ".hdf5")
 _LABEL = "rlnReferenceImage"
 
 
-def read_templates(
-    path: Path, *, parameters: TemplateParameters
-) -> tuple[Tensor, float, Literal["images", "map"]]:
+class TemplateImages(NamedTuple):
+    """Templates as images."""
+
+    images: Tensor  # (k, y, x) float32, particles white
+    pixel_size: float  # A/px
+    kind: Literal["images", "map"]  # what was given
+    identity: str  # of the pixels and the pixel size that were given, wherever they lie
+
+
+def read_templates(path: Path, *, parameters: TemplateParameters) -> TemplateImages:
     """Read templates, and project a map.
 
     An MRC file with as many sections as rows and columns is a map, else its sections are images.
@@ -41,9 +49,8 @@ def read_templates(
 
     Returns
     -------
-    tuple
-        (k, y, x) float32 with white particles; their A/px; and what they were. A map comes back
-        as its projections, at a pixel size that holds the low-pass.
+    TemplateImages
+        A map comes back as its projections, at a pixel size that holds the low-pass.
 
     Raises
     ------
@@ -74,11 +81,18 @@ def read_templates(
         got = f"{images.shape[2]} x {images.shape[1]} px"
         raise DataError(str(path), must="hold square images", got=got, remedy="Crop them")
     white = torch.from_numpy(images) * (1 if parameters.white_templates else -1)
+    identity = _identity(images, size)
     if kind == "images":
-        return white, size, kind
+        return TemplateImages(white, size, kind, identity)
     views = view_directions(step=parameters.projections, symmetry=parameters.symmetry)
     projections, shrunk = project_map(white, views, pixel_size=size, low_pass=parameters.low_pass)
-    return projections, shrunk, kind
+    return TemplateImages(projections, shrunk, kind, identity)
+
+
+def _identity(images: NDArray[np.float32], pixel_size: float) -> str:
+    digest = hashlib.sha256(f"{images.shape} {pixel_size:.6g}".encode())
+    digest.update(images.astype("<f4", copy=False).data)
+    return digest.hexdigest()[:16]
 
 
 def _read(path: Path) -> tuple[NDArray[np.float32], float, Literal["images", "map"]]:
