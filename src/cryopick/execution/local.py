@@ -1,7 +1,7 @@
 """Map a function over items: in this process, or in worker processes on this machine.
 
-A task is a picklable function and one item. The function goes to each worker once, so it may
-carry data that all items share (`functools.partial`). Results come back in the order they finish; the
+A task is a picklable function and one item. The function goes to each worker once, so it may carry
+data that all items share (`functools.partial`). Results come back in the order they finish; the
 caller keeps order by the index. An error the user can mend (`CryopickError`, or one of the
 operating system) belongs to its item and the rest goes on, and so does the death of a worker;
 any other exception is a bug and stops the run.
@@ -107,7 +107,7 @@ def _set_threads(threads: int) -> None:
 
 def _start_worker(threads: int, function: Callable[..., object]) -> None:
     """Prepare a worker: it ends with its parent, and Ctrl-C is for the parent alone."""
-    global _function  # noqa: PLW0603 - a worker has one, and all its items need it
+    global _function
     _function = function
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

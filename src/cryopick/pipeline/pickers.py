@@ -177,7 +177,7 @@ class TemplatePicker:
         return self.parameters.diameter
 
     def __getstate__(self) -> dict[str, Any]:
-        """What travels to the workers: the images, which may be large, are for this process."""
+        """Leave the images, which may be large, behind when the picker goes to the workers."""
         return {**self.__dict__, "images": self.images[:0]}
 
     def record(self) -> dict[str, Any]:

@@ -180,9 +180,7 @@ def pick_micrographs(
         picker.write_extras(Path(folder))
         tasks = [Task(key=f.key, identity=_identity(f), payload=f) for f in fields]
         executor = make_executor(compute, n_items=len(tasks), bytes_per_item=_bytes(fields, picker))
-        pick = partial(
-            _pick_field, picker=picker
-        )  # a picker may be large: each worker gets it once
+        pick = partial(_pick_field, picker=picker)  # may be large, and goes to each worker once
         records = job.run(executor, pick, tasks, progress=progress)
         picked = tuple(_picked(n, r) for n, r in zip(names, records, strict=True))
         result = PickingResult(folder=Path(folder), micrographs=picked)
