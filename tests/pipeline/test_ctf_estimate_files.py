@@ -204,7 +204,7 @@ def test_pixels_too_coarse_for_rings_are_refused_before_anything_is_written(proj
 
 
 def test_tiles_too_small_for_rings_are_refused_before_anything_is_written(project):
-    with pytest.raises(ParameterError, match=r"tile_size must .* got 1 rings in tiles of 19\.2 A"):
+    with pytest.raises(ParameterError, match=r"tile_size must .* got 1 in tiles of 19\.2 A"):
         run(project, pixel_size=0.3, parameters=CtfParameters(tile_size=64))
 
     assert not (project / "ctf").exists()

@@ -161,7 +161,7 @@ def ring_range(
             "tile_size",
             must=f"be large enough for {_LEAST_RINGS} rings between {min_resolution:g} A and "
             f"{max_resolution:.3g} A",
-            got=f"{max(0, last - first + 1)} rings in tiles of {length:.4g} A",
+            got=f"{max(0, last - first + 1)} in tiles of {length:.4g} A",
             remedy="Raise --tile-size, or move --min-resolution and --max-resolution apart",
         )
     return first, last
