@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from cryopick.execution.parameters import ComputeParameters
 from cryopick.io.mrc import write_mrc
 from cryopick.io.star import read_star
 from cryopick.picking.blob_parameters import BlobParameters
+from cryopick.picking.log_parameters import LogParameters
 from cryopick.pipeline.evaluate import evaluate_pick_files
-from cryopick.pipeline.pickers import BlobPicker
+from cryopick.pipeline.pickers import BlobPicker, LogPicker
 from cryopick.pipeline.picking import pick_micrographs
 from cryopick.pipeline.picking_ctf import CtfOfField, find_ctf
 from cryopick.pipeline.picking_ctf_parameters import PickingCtfParameters
@@ -113,6 +115,33 @@ def test_a_defocus_that_was_not_trusted_is_none(project):
 def test_a_table_that_must_have_a_ctf_and_has_none_is_refused(project):
     with pytest.raises(TableError, match="must have a column for defocus_u"):
         pick("bare.star", "refused", ctf="table")
+
+
+@pytest.mark.parametrize("defocus", [0.0, math.nan])
+def test_a_row_without_defocus_is_searched_without_a_lens_or_estimated(project, defocus):
+    table = read_micrographs(Path("micrographs_ctf.star"))
+    rows = table.rows.copy()
+    rows.loc[1, ["defocus_u", "defocus_v"]] = defocus
+    write_micrographs(Path("some.star"), Micrographs(rows=rows, optics=table.optics))
+
+    assert sources(pick("some.star", "some", ctf="table")) == ["table", "none"]
+    assert sources(pick("some.star", "auto")) == ["table", "estimated"]
+
+
+def test_dividing_by_a_ctf_that_was_not_trusted_is_refused_for_what_it_is(project):
+    table = read_micrographs(Path("micrographs_ctf.star"))
+    rows = table.rows.assign(is_ctf_trusted=[1, 0])
+    write_micrographs(Path("some.star"), Micrographs(rows=rows, optics=table.optics))
+    parameters = LogParameters(mode="relion", min_diameter=110, max_diameter=140, use_ctf=True)
+    picker = LogPicker(parameters=parameters)
+
+    result = pick_micrographs(
+        ["some.star"], Path("log"), picker=picker, ctf=picker.ctf, compute=_SERIAL
+    )
+
+    (refused,) = result.failed
+    assert refused.micrograph.endswith("sim_00002.mrc")
+    assert "got a micrograph without a defocus that can be trusted" in refused.error
 
 
 @pytest.mark.parametrize("name", ["micrographs_ctf.star", "bare.star"])

@@ -137,7 +137,7 @@ def polar_spectrum(
 def ring_range(
     side: int, *, pixel_size: float, min_resolution: float, max_resolution: float
 ) -> tuple[int, int]:
-    """Number the coarsest and the finest ring, one sample wide, in the spectrum of a tile.
+    """Find the coarsest and the finest ring, one sample wide, in the spectrum of a tile.
 
     Parameters
     ----------
@@ -147,6 +147,11 @@ def ring_range(
         A/px.
     min_resolution, max_resolution
         A, of the coarsest and the finest ring.
+
+    Returns
+    -------
+    tuple of int
+        Both numbers: how many steps of 1 / (side pixel_size) the rings are from the origin.
 
     Raises
     ------

@@ -150,7 +150,7 @@ def _require_relion(parameters: LogParameters, ctf: FieldCtf | None) -> None:
         raise ParameterError(
             "use_ctf",
             must="have a CTF to use",
-            got="a micrograph without defocus",
+            got="a micrograph without a defocus that can be trusted",
             remedy="Estimate the CTF first, or remove --use-ctf",
         )
 

@@ -57,7 +57,7 @@ def ctfs_of_fields(
     Raises
     ------
     TableError
-        If the lens is not known or impossible, or the table must have a CTF and has none.
+        If the lens is not known or impossible, or only the table is asked and has no defoci.
     """
     names = [str(n) for n in micrographs.rows["micrograph"]]
     if parameters.ctf == "ignore":

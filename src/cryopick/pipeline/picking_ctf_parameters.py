@@ -16,8 +16,9 @@ class PickingCtfParameters(Parameters):
 
     ctf: Literal["auto", "table", "estimate", "ignore"] = option(
         "auto",
-        help="auto: from the table, and estimated where it has none; table: it must be there; "
-        "estimate: whatever the table says; ignore: search as if there were no lens.",
+        help="auto: from the table, and estimated where it has none; table: never estimated; "
+        "estimate: whatever the table says; ignore: search as if there were no lens, as is done, "
+        "with a warning, wherever no CTF can be trusted.",
     )
     voltage: float | None = option(
         None, help="Of the microscope, instead of what the table says.", unit="kV", above=0
