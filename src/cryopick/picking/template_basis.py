@@ -11,6 +11,7 @@ The number of functions is bounded by what fits in the mask below the low-pass, 
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from cryopick.picking.template_harmonics import Templates
 __all__ = ["SteerableBasis", "make_basis", "ring_mean"]
 
 _KEPT = 0.999  # of the templates' energy, in the metric of the whitened field
+_THINNED = 8  # one of so many rings is enough for integrals over them
 
 
 class SteerableBasis(NamedTuple):
@@ -32,8 +34,9 @@ class SteerableBasis(NamedTuple):
     mixtures: list[NDArray[np.complex128]]  # for each order, (k, functions): responses of unit
     # variance in the noise of the field
     spacing: float  # of the rings, 1/A
-    spectra: NDArray[np.complex128]  # (k, orders, rings) of the templates, in the whitened metric:
-    # squares, of both signs of the order, sum to 1
+    spectra: NDArray[np.complex128]  # (k, orders, thinned rings) of the templates, in the whitened
+    # metric: squares, of both signs of the order, sum to 1
+    thinning: int  # one of so many rings is in the spectra
 
     @property
     def n_functions(self) -> int:
@@ -69,17 +72,17 @@ def make_basis(
     spacing = float(templates.frequency[1])
     signs = np.where(np.arange(templates.harmonics.shape[1]) == 0, 1.0, 2.0)  # orders m and -m
     metric = np.sqrt(weight * 2 * np.pi * templates.frequency * spacing)
-    spectra = templates.harmonics * metric
-    norms = np.sqrt((signs[:, None] * np.abs(spectra) ** 2).sum((1, 2), keepdims=True))
-    norms = np.maximum(norms, 1e-30)
-    spectra = spectra / norms
-    profiles = templates.harmonics / norms
-    parts = [_decompose(spectra[:, m], profiles[:, m]) for m in range(len(signs))]
+    norms = np.array([_norm(h, metric, signs) for h in templates.harmonics])[:, None]
+    least = (1 - kept) * len(norms) / (len(signs) * len(metric))  # less energy is left out surely
+    parts = [
+        _decompose(h * metric / norms, h / norms, weakest=math.sqrt(least / sign))
+        for sign, h in zip(signs, templates.harmonics.transpose(1, 0, 2), strict=True)
+    ]
     cut = _cut([sign * strength**2 for sign, (strength, _, _) in zip(signs, parts, strict=True)],
                kept)  # fmt: skip
     radial, mixtures = [], []
     for sign, (strength, functions, mixture) in zip(signs, parts, strict=True):
-        is_kept = sign * strength**2 > cut
+        is_kept = sign * strength[: len(functions)] ** 2 > cut
         radial.append(functions[is_kept])
         mixtures.append(mixture[:, is_kept])
     while len(radial) > 1 and not len(radial[-1]):
@@ -89,8 +92,9 @@ def make_basis(
         sign * (np.abs(mix) ** 2).sum(1) for sign, mix in zip(signs, mixtures, strict=False)
     )
     scale = 1 / np.sqrt(np.maximum(energy, 1e-30))[:, None]
-    spectra = spectra * np.sqrt(signs)[:, None]
-    return SteerableBasis(radial, [mix * scale for mix in mixtures], spacing, spectra)
+    few = templates.harmonics[..., ::_THINNED].astype(np.complex128)
+    few *= metric[::_THINNED] * math.sqrt(_THINNED) * np.sqrt(signs)[:, None] / norms[:, None]
+    return SteerableBasis(radial, [mix * scale for mix in mixtures], spacing, few, _THINNED)
 
 
 def ring_mean(
@@ -115,11 +119,19 @@ def ring_mean(
     return result
 
 
+def _norm(
+    harmonics: NDArray[np.complexfloating], metric: NDArray[np.float64], signs: NDArray[np.float64]
+) -> float:
+    """Of one template in a metric, at least what can be divided by."""
+    return max(math.sqrt(float(signs @ (np.abs(harmonics * metric) ** 2).sum(1))), 1e-30)
+
+
 def _decompose(
-    spectrum: NDArray[np.complex128], profile: NDArray[np.complex128]
+    spectrum: NDArray[np.complex128], profile: NDArray[np.complex128], *, weakest: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.complex128]]:
     """Strengths, radial functions and mixtures of one order; real functions, complex mixtures.
 
+    All strengths come back, strongest first, but only functions stronger than `weakest`.
     The functions are mixtures of the profiles themselves, so that rings without weight need no
     division by it.
     """
@@ -127,10 +139,10 @@ def _decompose(
     left, strength, _ = np.linalg.svd(
         np.concatenate([spectrum.real, spectrum.imag]), full_matrices=False
     )
-    safe = strength > 1e-7 * max(strength.max(initial=0.0), 1e-30)
-    left, strength = left[:, safe], strength[safe]
-    functions = (left / strength).T @ np.concatenate([profile.real, profile.imag])
-    real = left * strength
+    safe = strength > max(1e-7 * strength.max(initial=0.0), weakest, 1e-30)
+    left, strong = left[:, safe], strength[safe]
+    functions = (left / strong).T @ np.concatenate([profile.real, profile.imag])
+    real = left * strong
     return strength, functions, real[:count] + 1j * real[count:]
 
 

@@ -39,7 +39,7 @@ _FLAT = 1e-6  # deviation of a template, relative to its largest value, that is 
 class Templates(NamedTuple):
     """Templates ready for any micrograph."""
 
-    harmonics: NDArray[np.complex128]  # (k, orders, rings) u_m(f), m = 0, 1 ...; A^2
+    harmonics: NDArray[np.complex64]  # (k, orders, rings) u_m(f), m = 0, 1 ...; A^2
     frequency: NDArray[np.float64]  # (rings,) 1/A, evenly from 0
     diameter: float  # of the mask, A
     low_pass: float  # A
@@ -160,7 +160,7 @@ def _expand(
     reach: float,
     frequency: NDArray[np.float64],
     low_pass: float,
-) -> NDArray[np.complex128]:
+) -> NDArray[np.complex64]:
     """u_m(f) of images, low-passed, (k, orders, rings)."""
     side = images.shape[-1]
     orders = math.ceil(2 * math.pi * reach / low_pass) + 3
@@ -177,11 +177,12 @@ def _expand(
     polar = samples.double().cpu().numpy()
     radial = np.fft.fft(polar, axis=2)[:, :, :orders] / n_angles  # a_m(r)
     argument = 2 * math.pi * radius[:, None] * frequency
-    harmonics = np.empty((len(images), orders, len(frequency)), np.complex128)
+    harmonics = np.empty((len(images), orders, len(frequency)), np.complex64)
+    passed = low_pass_filter(frequency, low_pass=low_pass)
     for order in range(orders):
         kernel = 2 * math.pi * (radius * weights)[:, None] * jv(order, argument)
-        harmonics[:, order] = radial[:, :, order] @ kernel
-    return harmonics * low_pass_filter(frequency, low_pass=low_pass)
+        harmonics[:, order] = radial[:, :, order] @ kernel * passed
+    return harmonics
 
 
 def _refuse(must: str, got: str, remedy: str) -> None:

@@ -15,7 +15,8 @@ __all__ = ["template_noise_peaks"]
 
 Floats = NDArray[np.float64]
 _THRESHOLDS = np.linspace(1.0, 20.0, 96)
-_THINNED = 8  # one of so many rings is enough for integrals over them
+_BLOCK_BYTES = 2**25  # of the templates and pairs of templates worked on at once
+_BINS = 1024  # of the angle whose cosine is a correlation
 _FLAT = 0.02  # change of a correlation over all angles that makes no peaks
 
 
@@ -51,13 +52,18 @@ def template_noise_peaks(
     alike at two angles, find the same peaks: each is counted one over the number of those that
     expectedly are above t where it is, from their correlations.
     """
-    spectra = basis.spectra[..., ::_THINNED] * math.sqrt(_THINNED)
-    solid, flat = _roughness(_both_signs(spectra), frequency[::_THINNED])
-    correlations = _alike(spectra)
+    spectra, thinned = basis.spectra, frequency[:: basis.thinning]
+    count, orders, rings = spectra.shape
     t = _THRESHOLDS[:, None]
-    each = solid / (2 * math.pi) * (t**2 - 1) + flat * (2 * math.pi) ** -1.5 * t
-    share = np.stack([_share(correlations, level) for level in _THRESHOLDS])
-    log_density = np.log((each * share).sum(1).clip(1e-300)) - _THRESHOLDS**2 / 2
+    total = np.zeros(len(_THRESHOLDS))
+    numbers = 8 * orders * max(4 * rings, 5 * count)  # of a template
+    step = max(1, _BLOCK_BYTES // (8 * numbers))
+    for first in range(0, count, step):
+        part = slice(first, first + step)
+        solid, flat = _roughness(_both_signs(spectra[part]), thinned)
+        each = solid / (2 * math.pi) * (t**2 - 1) + flat * (2 * math.pi) ** -1.5 * t
+        total += (each * _share(_likeness(spectra, part))).sum(1)
+    log_density = np.log(total.clip(1e-300)) - _THRESHOLDS**2 / 2
 
     def expected(thresholds: Floats) -> Floats:
         result: Floats = area * np.exp(np.interp(thresholds, _THRESHOLDS, log_density))
@@ -102,29 +108,37 @@ def _roughness(
     return solid, flat
 
 
-def _alike(spectra: NDArray[np.complex128]) -> list[Floats]:
-    """For each template, its correlations with all at the angles where they are largest."""
+def _likeness(spectra: NDArray[np.complex128], part: slice) -> NDArray[np.int64]:
+    """Count the other templates and angles that each template of a part is most like.
+
+    They are local maxima over the angle, binned by the arc cosine of their correlation: (n, bins).
+    """
     count, orders, _ = spectra.shape
     by_order = spectra.transpose(1, 0, 2)
-    products = by_order @ by_order.conj().transpose(0, 2, 1)  # (orders, k, k)
+    products = by_order @ by_order[:, part].conj().transpose(0, 2, 1)  # (orders, k, n)
     size = 8 * orders
-    half = np.zeros((size // 2 + 1, count, count), np.complex128)
+    half = np.zeros((size // 2 + 1, *products.shape[1:]), np.complex128)
     half[:orders] = products
     half[1:] /= 2
-    curves = np.fft.irfft(half, n=size, axis=0, norm="forward")  # (angles, k, k)
+    curves = np.fft.irfft(half, n=size, axis=0, norm="forward")  # (angles, k, n)
     is_top = (curves > np.roll(curves, 1, 0)) & (curves >= np.roll(curves, -1, 0))
     is_flat = np.ptp(curves, axis=0) < _FLAT  # round templates: all angles are one peak
     is_top &= ~is_flat
     is_top[0] |= is_flat
-    is_top[0, np.arange(count), np.arange(count)] = False  # a template with itself
-    return [curves[:, k][is_top[:, k]].clip(0, 1 - 1e-9) for k in range(count)]
+    own = np.arange(count)[part]
+    is_top[0, own, np.arange(len(own))] = False  # a template with itself
+    _, _, template = is_top.nonzero()
+    angle = np.arccos(curves[is_top].clip(0, 1))
+    bins = np.minimum((angle * (2 * _BINS / math.pi)).astype(np.int64), _BINS - 1)
+    counts = np.bincount(template * _BINS + bins, minlength=len(own) * _BINS)
+    return counts.reshape(len(own), _BINS)
 
 
-def _share(correlations: list[Floats], level: float) -> Floats:
-    """One over the expected number of responses above `level` where one of them is."""
+def _share(likeness: NDArray[np.int64]) -> Floats:
+    """One over the expected number of responses above each threshold where one of them is."""
+    angle = (np.arange(_BINS) + 0.5) * (math.pi / 2 / _BINS)
+    level = _THRESHOLDS[:, None]
     typical = level + 1 / level  # mean height of a peak above it
-    others = [
-        ndtr((rho * typical - level) / np.sqrt(1 - rho**2)).sum() if len(rho) else 0.0
-        for rho in correlations
-    ]
-    return np.asarray(1 / (1 + np.array(others)))
+    chance = ndtr((np.cos(angle) * typical - level) / np.sin(angle))
+    result: Floats = 1 / (1 + chance @ likeness.T)
+    return result

@@ -33,7 +33,7 @@ __all__ = ["BestResponse", "Matches", "match_points", "search_field"]
 
 _MAP_BYTES = 2**28  # of the correlations that are held at once; larger fields are cut in strips
 _BLOCK = {"cpu": 2**18, "cuda": 2**26}  # numbers worked on at once: a fast cache holds
-_POINTS = 256  # whose surroundings are held at once
+_POINT_BYTES = {"cpu": 2**26, "cuda": 2**29}  # of the points that are matched at once
 _FINE = 8  # angles tried per angular step when a match is refined
 
 
@@ -119,13 +119,14 @@ def match_points(
     side = 2 * math.ceil(reach / pixel_size) + 1
     mixer = _Mixer(basis, _FINE * n_angles, filtered)
     kernels = _kernels(basis, side, pixel_size, filtered)
-    parts = [
-        mixer.match(_around(filtered, some, side), kernels)
-        for some in torch.split(points_yx, _POINTS)
-    ]
-    if not parts:
+    if not len(points_yx):
         none = filtered.new_empty(0)
         return Matches(none.long(), none, filtered.new_empty(0, 2), none)
+    count = _POINT_BYTES.get(filtered.device.type, 2**26) // mixer.bytes_of_match(side)
+    parts = [
+        mixer.match(_around(filtered, some, side), kernels)
+        for some in torch.split(points_yx, max(1, count))
+    ]
     return Matches(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
@@ -191,12 +192,14 @@ class _Mixer:
     def search(self, maps: Tensor, best: Tensor, energy: Tensor, total: Tensor) -> None:
         """Fill best, energy and total (pixels,) from maps (functions, pixels)."""
         round_ones = self.rows[0].stop  # waves have half of the variance
-        n_coefficients = self.even.shape[1] + self.odd.shape[1]
+        n_even = self.even.shape[1]
+        n_coefficients = n_even + self.odd.shape[1]
         numbers = self.n_templates * (n_coefficients + 2 * self.n_half)
         step = max(16, _BLOCK.get(maps.device.type, 2**20) // numbers)
         for first in range(0, maps.shape[1], step):
             part = slice(first, first + step)
-            even, odd = self._coefficients(maps[:, part])
+            coefficients = self._coefficients(maps[:, part])
+            even, odd = coefficients[:n_even], coefficients[n_even:]
             best[part] = self._scores(even, odd).amax(0).view(self.n_templates, -1).amax(0)
             energy[part] = self._energy(even, odd)
             square = maps[:, part].square()
@@ -207,14 +210,11 @@ class _Mixer:
         count, side = len(patches), patches.shape[-1] - 2
         near = patches.unfold(1, side, 1).unfold(2, side, 1).reshape(count * 9, side * side)
         maps = (near @ kernels.T).T.contiguous()  # (functions, n * 9)
-        coefficients = torch.cat(self._coefficients(maps))
-        coefficients = coefficients.view(-1, self.n_templates, count, 9)
-        n_even = self.even.shape[1]
-        even, odd = coefficients[:n_even], coefficients[n_even:]
+        coefficients = self._coefficients(maps).view(-1, self.n_templates, count, 9)
         waves = torch.cat([self.even, self.odd], 1)
         back = torch.cat([self.even, -self.odd], 1)  # half a turn on
         waves = torch.cat([waves, back])  # (angles, coefficients)
-        middle = torch.cat([even, odd])[..., 4].flatten(1)
+        middle = coefficients[..., 4].flatten(1)
         scores = (waves @ middle).view(len(waves), self.n_templates, count)
         flat = scores.permute(2, 1, 0).reshape(count, -1)
         template, angle = flat.argmax(1) // len(waves), flat.argmax(1) % len(waves)
@@ -222,19 +222,24 @@ class _Mixer:
         nearby = torch.stack([scores[(angle + d) % len(waves), template, one] for d in (-1, 0, 1)])
         step, _ = _parabola(*nearby)
         turn = (angle + step) * 360 / len(waves)
-        chosen = torch.cat([even, odd])[:, template, one]  # (coefficients, n, 9)
+        chosen = coefficients[:, template, one]  # (coefficients, n, 9)
         grid = (waves[angle].T[:, :, None] * chosen).sum(0).view(count, 3, 3)
         y, gain_y = _parabola(grid[:, 0, 1], grid[:, 1, 1], grid[:, 2, 1])
         x, gain_x = _parabola(grid[:, 1, 0], grid[:, 1, 1], grid[:, 1, 2])
         psi = torch.remainder(-turn + 180, 360) - 180
         return Matches(template, psi, torch.stack([y, x], 1), grid[:, 1, 1] + gain_y + gain_x)
 
-    def _coefficients(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Even and odd orders of the responses, (coefficients, templates * pixels)."""
+    def bytes_of_match(self, side: int) -> int:
+        """Of one point in `match`: its surroundings, its responses and their angles."""
+        n_coefficients = self.even.shape[1] + self.odd.shape[1]
+        responses = self.n_templates * (2 * 9 * n_coefficients + 5 * self.n_half)
+        return 4 * (2 * 9 * side**2 + responses)
+
+    def _coefficients(self, maps: Tensor) -> Tensor:
+        """Even and then odd orders of the responses, (coefficients, templates * pixels)."""
         parts = [(self.mixtures[m] @ maps[self.rows[m]]).view(1 if m == 0 else 2, -1)
                  for m in self.order]  # fmt: skip
-        both = torch.cat(parts)
-        return both[: self.even.shape[1]], both[self.even.shape[1] :]
+        return torch.cat(parts)
 
     def _scores(self, even: Tensor, odd: Tensor) -> Tensor:
         return (self.even @ even).add_((self.odd @ odd).abs_())
