@@ -29,7 +29,7 @@ def shape_image(kind, diameter, ctf, *, second=None, angle=None):
     bank = blob_filters(
         fy, fx, shapes=(kind,), min_diameter=diameter, max_diameter=second or diameter
     )
-    blob = bank[0] if angle is None else next(b for b in bank if b.psi == angle)
+    blob = bank[-1] if angle is None else next(b for b in bank if b.psi == angle)
     scale = torch.fft.irfft2(blob.transfer.to(torch.complex64), s=SHAPE).max()
     lens = ctf.evaluate(SHAPE, pixel_size=PIXEL_SIZE) if ctf else 1.0
     return blob.transfer * lens / scale
@@ -103,7 +103,7 @@ def test_a_field_taken_over_focus_is_picked_by_who_knows_it():
 def test_the_learned_profile_does_not_depend_on_the_shape_it_began_with():
     image = field([shape_image("shell", 140, CTF)], contrast=2.2)
 
-    of_ball, of_shell = pick(image, shapes="ball"), pick(image, shapes="shell")
+    of_ball, of_shell = pick(image, shapes="ball,shell"), pick(image, shapes="shell,disc")
 
     assert scores_at_truth(of_ball).min() > 5
     assert np.allclose(scores_at_truth(of_ball), scores_at_truth(of_shell), rtol=0.06)
@@ -184,6 +184,15 @@ def test_the_edge_distance_keeps_picks_off_the_edge():
 
     assert near.x[near.is_pick].min() < 20
     assert far.x.min() > 110 / PIXEL_SIZE - 1
+
+
+@pytest.mark.parametrize("said", [130.0, 140.0, 150.0])
+def test_a_diameter_said_too_large_costs_little(said):
+    image = field([shape_image("shell", 130, CTF)], contrast=2.0)
+
+    found = pick(image, min_diameter=said, max_diameter=said)
+
+    assert np.mean(distances(found) < 4.3) > 0.9
 
 
 def test_every_switch_acts():

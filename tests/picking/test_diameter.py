@@ -64,7 +64,7 @@ def test_the_diameter_of_simulated_shells_is_found():
 def test_the_diameter_of_balls_in_white_noise_is_found(diameter):
     """No lens and no structure: what is left is the size."""
     fy, fx = frequency_grid((500, 500), pixel_size=4.0)
-    (ball,) = blob_filters(fy, fx, shapes=("ball",), min_diameter=diameter, max_diameter=diameter)
+    *_, ball = blob_filters(fy, fx, shapes=("ball",), min_diameter=diameter, max_diameter=diameter)
     random, kept = np.random.default_rng(0), []
     points = torch.zeros(500, 500)
     for y, x in random.uniform(30, 470, (2000, 2)):

@@ -331,3 +331,15 @@ def test_relion_reads_the_table_and_the_pictures(project, monkeypatch):
     pd.testing.assert_frame_equal(kept["micrographs"], made["micrographs"], check_dtype=False)
     side = read_mrc(picture.removesuffix(":mrc")).shape[-1]
     assert f"(x,y,z,n)= {side} x {side} x 1 x 1" in statistics.stdout
+
+
+def test_the_table_finds_the_micrographs_from_where_it_was_made(simulated, tmp_path, monkeypatch):
+    """Names that the first table said beside itself are said from the working folder."""
+    shutil.copytree(simulated, tmp_path / "sim")
+    monkeypatch.chdir(tmp_path)
+
+    result = estimate_ctfs(["sim/micrographs_ctf.star"], tmp_path / "ctf", compute=_SERIAL)
+
+    again = estimate_ctfs([str(result.table)], tmp_path / "again", compute=_SERIAL)
+    assert not again.failed
+    assert [m.defocus_u for m in again.micrographs] == [m.defocus_u for m in result.micrographs]

@@ -191,7 +191,7 @@ def test_picks_carry_shape_angle_and_diameter(project):
 
     assert set(rows["class_number"]) <= {1, 2}
     assert rows["class_number"].mode()[0] == 2  # shells
-    assert rows["diameter"].between(105, 146).all()
+    assert rows["diameter"].between(95, 146).all()
     assert (rows["psi"] == 0).all()
 
 

@@ -194,6 +194,11 @@ def _tell(
         counts["estimated_diameters"] = list(limits)
         chart = result.folder / "diameter.png"
         lines.insert(0, f"Diameters, estimated: {limits[0]:.0f} to {limits[1]:.0f} A; see {chart}")
+    if counts["n_ctf_estimated"]:
+        lines.append(
+            f"The CTF of {counts['n_ctf_estimated']} micrographs was estimated for picking only; "
+            "for particles with CTF values run: cryopick ctf estimate"
+        )
     if counts["n_without_picks"]:
         lines.append(f"{counts['n_without_picks']} micrographs have no pick.")
     if counts["n_without_ctf"]:

@@ -56,7 +56,12 @@ def working_pixel_size(parameters: BlobParameters) -> float:
 
 
 def pick_blob(
-    micrograph: Tensor, *, pixel_size: float, parameters: BlobParameters, ctf: FieldCtf | None
+    micrograph: Tensor,
+    *,
+    pixel_size: float,
+    parameters: BlobParameters,
+    ctf: FieldCtf | None,
+    apparent: bool = True,
 ) -> FieldPicks:
     """Find particles of a size range in one micrograph.
 
@@ -70,6 +75,9 @@ def pick_blob(
         With both diameters given.
     ctf
         Of the micrograph; None looks for shapes as they are without a lens.
+    apparent
+        Whether shapes somewhat below the smallest diameter are sought as well: structure within
+        a particle and the lens make it look smaller.
 
     Returns
     -------
@@ -99,7 +107,14 @@ def pick_blob(
     fy, fx = frequency_grid(
         search.shape, pixel_size=search.pixel_size, device=search.image_rfft.device
     )
-    bank = blob_filters(fy, fx, shapes=parameters.shape_names, min_diameter=low, max_diameter=high)
+    bank = blob_filters(
+        fy,
+        fx,
+        shapes=parameters.shape_names,
+        min_diameter=low,
+        max_diameter=high,
+        apparent=apparent,
+    )
     lens = _lens(search, ctf)
     power = _power(search, search.is_valid, parameters)
     n_kinds = len({b.kind for b in bank})

@@ -16,6 +16,7 @@ __all__ = ["BlobFilter", "blob_filters", "count_filters", "ellipse", "ring"]
 _HOLLOWNESS = 0.6  # inner over outer diameter of shells and rings
 _SOFTNESS = {"ball": 0.1, "shell": 0.04, "disc": 0.15, "ring": 0.06, "ellipse": 0.15}
 _ELLIPSE_ANGLES = 8  # over half a turn
+_SMALLEST = 0.9  # smallest filter over smallest diameter: particles look smaller than they are
 _LARGEST_STEP = 1.2  # from one size to the next
 
 
@@ -89,7 +90,13 @@ def _jinc(scaled: Tensor) -> Tensor:
 
 
 def blob_filters(
-    fy: Tensor, fx: Tensor, *, shapes: tuple[str, ...], min_diameter: float, max_diameter: float
+    fy: Tensor,
+    fx: Tensor,
+    *,
+    shapes: tuple[str, ...],
+    min_diameter: float,
+    max_diameter: float,
+    apparent: bool = True,
 ) -> list[BlobFilter]:
     """Make the bank: every shape in every size.
 
@@ -102,6 +109,8 @@ def blob_filters(
         diameter, and are left out where these are alike.
     min_diameter, max_diameter
         A.
+    apparent
+        Whether the sizes begin somewhat below the smallest diameter, as particles look smaller.
 
     Returns
     -------
@@ -109,15 +118,13 @@ def blob_filters(
         In the order of `shapes`.
     """
     frequency = torch.hypot(fy, fx)
-    elongation = max_diameter / min_diameter
-    steps = math.ceil(math.log(elongation) / math.log(_LARGEST_STEP))
-    sizes = [min_diameter * elongation ** (i / max(1, steps)) for i in range(steps + 1)]
     filters: list[BlobFilter] = []
     for kind in shapes:
         if kind == "ellipse":
             filters += _ellipses(fy, fx, max_diameter, min_diameter)
             continue
-        for size in sizes:
+        smallest = _SMALLEST * min_diameter if apparent else min_diameter
+        for size in _sizes(smallest, max_diameter):
             filters.append(BlobFilter(kind, size, 0.0, _round_shape(kind, frequency, size)))
     return filters
 
@@ -130,6 +137,12 @@ def count_filters(*, shapes: tuple[str, ...], min_diameter: float, max_diameter:
             none, none, shapes=shapes, min_diameter=min_diameter, max_diameter=max_diameter
         )
     )
+
+
+def _sizes(smallest: float, largest: float) -> list[float]:
+    ratio = largest / smallest
+    steps = max(1, math.ceil(math.log(ratio) / math.log(_LARGEST_STEP)))
+    return [smallest * ratio ** (i / steps) for i in range(steps + 1)]
 
 
 def _ellipses(fy: Tensor, fx: Tensor, long_axis: float, short_axis: float) -> list[BlobFilter]:

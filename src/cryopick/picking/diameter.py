@@ -120,6 +120,7 @@ def try_diameter(
             write_fom_maps=False,
         ),
         ctf=ctf,
+        apparent=False,
     )
     scores = found.fom[found.is_pick]
     if not len(scores):

@@ -34,7 +34,7 @@ from cryopick.io.star import write_star
 from cryopick.pipeline.job import Job, ProgressCallback, Record, Task, identity_of
 from cryopick.tables.micrographs import micrograph_path, open_micrographs
 from cryopick.tables.model import Micrographs
-from cryopick.tables.paths import micrograph_key
+from cryopick.tables.paths import micrograph_key, rename_for
 from cryopick.tables.relion import write_micrographs
 
 __all__ = ["CtfEstimationResult", "EstimatedMicrograph", "estimate_ctfs", "with_lens"]
@@ -363,6 +363,13 @@ def _write_lists(
     is_done = [not m.error for m in result.micrographs]
     kept = [c for c in micrographs.rows.columns if c not in _REPLACED]
     rows = micrographs.rows.loc[is_done, kept].reset_index(drop=True)
+    rows["micrograph"] = pd.Series(
+        [
+            rename_for(str(n), source=micrographs.source, target=result.table)
+            for n in rows["micrograph"]
+        ],
+        dtype="str",
+    )
     names = [f"{result.folder / micrograph_key(m.micrograph)}.ctf:mrc" for m in done]
     found: dict[str, Any] = {
         "ctf_image": pd.Series(names, dtype="str"),

@@ -92,6 +92,7 @@ class PickingResult:
             "n_peaks": sum(m.n_peaks for m in self.picked),
             "n_without_picks": sum(not m.n_picks for m in self.picked),
             "n_without_ctf": sum(m.ctf == "none" for m in self.picked),
+            "n_ctf_estimated": sum(m.ctf == "estimated" for m in self.picked),
             "coordinates": str(self.folder / "autopick.star"),
             "failed": {m.micrograph: m.error for m in self.failed},
         }

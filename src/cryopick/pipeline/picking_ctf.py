@@ -12,7 +12,7 @@ from cryopick.ctf.estimate import estimate_ctf, require_lens, require_rings
 from cryopick.ctf.estimate_parameters import CtfParameters
 from cryopick.ctf.field_ctf import FieldCtf
 from cryopick.ctf.polar import Lens
-from cryopick.errors import DataError, ParameterError
+from cryopick.errors import DataError, ParameterError, TableError
 from cryopick.pipeline.ctf_estimate import with_lens
 from cryopick.pipeline.picking_ctf_parameters import PickingCtfParameters
 from cryopick.tables.model import Micrographs, require_columns
@@ -65,7 +65,7 @@ def ctfs_of_fields(
     if parameters.ctf == "table":
         table = str(micrographs.source or "MICROGRAPHS")
         require_columns(micrographs.rows, _DEFOCUS, table=table)
-    micrographs = with_lens(micrographs)
+    micrographs = _with_lens(micrographs)
     columns = ["optics_group", "voltage", "spherical_aberration", "amplitude_contrast"]
     lenses = {
         int(group): Lens(*map(float, lens))
@@ -80,6 +80,15 @@ def ctfs_of_fields(
         name: CtfOfField(ctf, lens if is_estimated else None)
         for name, ctf, lens in zip(names, known, groups, strict=True)
     }
+
+
+def _with_lens(micrographs: Micrographs) -> Micrographs:
+    """Fill in the lens; who does not know it may still pick without one."""
+    try:
+        return with_lens(micrographs)
+    except TableError as error:
+        remedy = "Give --voltage and --spherical-aberration, or --ctf ignore to pick without a lens"
+        raise TableError(error.what, must=error.must, got=error.got, remedy=remedy) from error
 
 
 def _known(rows: pd.DataFrame, lenses: list[Lens]) -> list[FieldCtf | None]:

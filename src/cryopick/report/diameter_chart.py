@@ -37,22 +37,18 @@ def plot_diameter_estimate(
     """
     figure, axes = new_axes(width=WIDE, height=270)
     with rc_context(STYLE):
-        axes.axvspan(*limits, color=ACCENT, alpha=0.12, lw=0)
-        axes.axvline(diameter, color=ACCENT, lw=1.2)
-        axes.plot(candidates, gains, color=ACCENT, marker="o", ms=4, lw=1.4)
-        axes.annotate(
-            f"{diameter:.0f} Å",
-            (diameter, 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(4, -10),
-            textcoords="offset points",
-        )
+        low, high = limits
+        axes.axvspan(low, high, color=ACCENT, alpha=0.12, lw=0, label="range picked")
+        axes.axvline(diameter, color=ACCENT, lw=1.2, label=f"{diameter:.0f} Å, estimate")
+        axes.plot(candidates, gains, color=ACCENT, marker="o", ms=4, lw=1.4, label="tried")
+        axes.set_title("How well particles of each diameter explain four micrographs", loc="left")
+        axes.legend(loc="best")
         axes.set_xscale("log")
         is_shown = (candidates.min() <= _TICKS) & (candidates.max() >= _TICKS)
         axes.set_xticks(_TICKS[is_shown])
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_ylim(bottom=0)
-        axes.set_xlabel("Diameter tried (Å)")
-        axes.set_ylabel("Log-likelihood explained")
+        axes.set_xlabel("Diameter of the ball or shell that fits best (Å)")
+        axes.set_ylabel("Gain (log-likelihood)")
     return figure
