@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,9 +16,10 @@ from cryopick.alignment.transform import transform_images
 from cryopick.ctf.field_ctf import FieldCtf
 from cryopick.errors import DataError, ParameterError, ShapeError
 from cryopick.image.crop import crop_boxes
-from cryopick.picking.template import pick_template
+from cryopick.picking.template import pick_template, template_bytes
 from cryopick.picking.template_basis import make_basis
 from cryopick.picking.template_harmonics import prepare_templates
+from cryopick.picking.template_noise import template_noise_peaks
 from cryopick.picking.template_parameters import TemplateParameters
 from cryopick.picking.template_search import match_points, search_field
 
@@ -397,3 +401,58 @@ def test_bad_templates_are_refused():
         prepare(torch.zeros(2, BOX, BOX + 2))
     with pytest.raises(ParameterError, match="low_pass must be at most half the diameter"):
         TemplateParameters(diameter=30.0)
+    with pytest.raises(ParameterError, match=r"low_pass must be at least a 40th .* Raise --low-p"):
+        TemplateParameters(diameter=1700.0)
+
+
+def test_many_templates_share_what_noise_finds_whatever_the_blocks(monkeypatch):
+    templates = prepare(make_templates(7))
+    basis = make_basis(templates, np.full_like(templates.frequency, 64.0))
+    levels = np.array([3.0, 4.0, 6.0])
+    whole = template_noise_peaks(basis, templates.frequency, area=1e7)(levels)
+
+    monkeypatch.setattr("cryopick.picking.template_noise._BLOCK_BYTES", 1)
+    one_by_one = template_noise_peaks(basis, templates.frequency, area=1e7)(levels)
+
+    np.testing.assert_allclose(one_by_one, whole, rtol=1e-9)
+    twice = prepare(torch.cat([make_templates(7), make_templates(7)]))
+    basis = make_basis(twice, np.full_like(twice.frequency, 64.0))
+    doubled = template_noise_peaks(basis, twice.frequency, area=1e7)(levels)
+    np.testing.assert_allclose(doubled, whole, rtol=0.35)  # the same templates, the same peaks
+
+
+@pytest.mark.parametrize("count", [20, 200])
+def test_memory_is_what_is_estimated(count, tmp_path):
+    """In a process of its own, as the peak of this one is of other tests."""
+    templates = prepare(make_templates(20).repeat(count // 20, 1, 1))
+    with (tmp_path / "templates.pickle").open("wb") as handle:
+        pickle.dump(templates, handle)
+
+    printed = subprocess.run(
+        [sys.executable, "-c", _MEASURE, tmp_path / "templates.pickle", str(DIAMETER)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+    estimate = template_bytes(500, 5.0, templates=templates, parameters=PARAMETERS)
+    assert int(printed) < estimate < 1.6 * int(printed)
+
+
+_MEASURE = """
+import pickle, sys
+import torch
+from cryopick.picking.template import pick_template, template_bytes
+from cryopick.picking.template_noise import template_noise_peaks
+from cryopick.picking.template_parameters import TemplateParameters
+torch.set_num_threads(1)
+peak = lambda: int(next(l for l in open("/proc/self/status") if "VmHWM" in l).split()[1]) * 1024
+torch.fft.rfft2(torch.randn(64, 64)) @ torch.zeros(33, 1, dtype=torch.complex64)
+before = peak()
+field = torch.randn(500, 500, generator=torch.Generator().manual_seed(0))
+parameters = TemplateParameters(diameter=float(sys.argv[2]), mask=False)
+with open(sys.argv[1], "rb") as handle:
+    templates = pickle.load(handle)
+pick_template(field, pixel_size=5.0, templates=templates, parameters=parameters, ctf=None)
+print(peak() - before)
+"""

@@ -42,9 +42,9 @@ from cryopick.picking.template_basis import SteerableBasis, make_basis, ring_mea
 from cryopick.picking.template_harmonics import Templates
 from cryopick.picking.template_noise import template_noise_peaks
 from cryopick.picking.template_parameters import TemplateParameters
-from cryopick.picking.template_search import BestResponse, match_points, search_field
+from cryopick.picking.template_search import BestResponse, match_points, search_bytes, search_field
 
-__all__ = ["pick_template"]
+__all__ = ["pick_template", "template_bytes"]
 
 _WINDOW = 1.25  # radius of the noise window, in diameters
 _BACKGROUND_REACH = 0.6  # radius cleared about a particle, in diameters
@@ -312,6 +312,33 @@ def _disc_means(images: Tensor, *, radius: float) -> Tensor:
     product = torch.fft.rfft2(images) * torch.fft.rfft2(disc / disc.sum())
     means: Tensor = torch.fft.irfft2(product, s=(height, width))
     return means
+
+
+def template_bytes(
+    side: int, pixel_size: float, *, templates: Templates, parameters: TemplateParameters
+) -> int:
+    """Estimate the peak memory of `pick_template`, templates included.
+
+    Parameters
+    ----------
+    side
+        Of the micrograph, px.
+    pixel_size
+        A/px of the micrograph.
+    templates, parameters
+        As for `pick_template`.
+    """
+    count, orders, _ = templates.harmonics.shape
+    fitting = math.ceil((math.pi * parameters.diameter / (2 * parameters.low_pass)) ** 2)
+    work_size = max(pixel_size, parameters.low_pass / 2)
+    work = math.ceil(side * pixel_size / work_size)
+    search = search_bytes(
+        work,
+        n_functions=min(fitting, 4 * count * orders),
+        pixel_size=work_size,
+        reach=_reach(parameters),
+    )
+    return 60 * side**2 + 150 * work**2 + search + templates.harmonics.nbytes * 3 // 2
 
 
 def _reach(parameters: TemplateParameters) -> float:

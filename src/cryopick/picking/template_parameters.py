@@ -9,6 +9,8 @@ from cryopick.parameters import Parameters, option
 
 __all__ = ["TemplateParameters"]
 
+_MOST_DETAIL = 40  # diameters over low-pass: 20 templates then take 1 min and 1 GB, with its cube
+
 
 @dataclass(frozen=True, kw_only=True)
 class TemplateParameters(Parameters):
@@ -89,12 +91,12 @@ class TemplateParameters(Parameters):
         return 0.75 * self.diameter if self.min_distance is None else self.min_distance
 
     def check_together(self) -> None:
-        """Check that a particle has detail at the resolution to compare.
+        """Check that a particle has detail at the resolution to compare, and not too much.
 
         Raises
         ------
         ParameterError
-            If the diameter is less than twice the low-pass.
+            If the diameter is less than twice the low-pass, or more than 40 times.
         """
         if self.diameter < 2 * self.low_pass:
             raise ParameterError(
@@ -102,4 +104,12 @@ class TemplateParameters(Parameters):
                 must=f"be at most half the diameter ({self.diameter / 2:g} A)",
                 got=f"{self.low_pass:g} A",
                 remedy="Change --low-pass or --diameter",
+            )
+        if self.diameter > _MOST_DETAIL * self.low_pass:
+            raise ParameterError(
+                "low_pass",
+                must=f"be at least a {_MOST_DETAIL}th of the diameter "
+                f"({self.diameter / _MOST_DETAIL:g} A)",
+                got=f"{self.low_pass:g} A",
+                remedy="Raise --low-pass",
             )

@@ -29,11 +29,12 @@ from torch import Tensor
 from cryopick.image.fourier import frequency_grid, good_size
 from cryopick.picking.template_basis import SteerableBasis
 
-__all__ = ["BestResponse", "Matches", "match_points", "search_field"]
+__all__ = ["BestResponse", "Matches", "match_points", "search_bytes", "search_field"]
 
 _MAP_BYTES = 2**28  # of the correlations that are held at once; larger fields are cut in strips
 _BLOCK = {"cpu": 2**18, "cuda": 2**26}  # numbers worked on at once: a fast cache holds
-_POINT_BYTES = {"cpu": 2**26, "cuda": 2**29}  # of the points that are matched at once
+_POINT_BYTES = {"cpu": 2**25, "cuda": 2**29}  # of the points that are matched at once
+_MIX_BYTES = 2**25  # of the rest, as measured
 _FINE = 8  # angles tried per angular step when a match is refined
 
 
@@ -122,12 +123,31 @@ def match_points(
     if not len(points_yx):
         none = filtered.new_empty(0)
         return Matches(none.long(), none, filtered.new_empty(0, 2), none)
-    count = _POINT_BYTES.get(filtered.device.type, 2**26) // mixer.bytes_of_match(side)
+    count = _POINT_BYTES.get(filtered.device.type, 2**25) // mixer.bytes_of_match(side)
     parts = [
         mixer.match(_around(filtered, some, side), kernels)
         for some in torch.split(points_yx, max(1, count))
     ]
     return Matches(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+def search_bytes(side: int, *, n_functions: int, pixel_size: float, reach: float) -> int:
+    """Estimate the peak memory of `search_field` and `match_points` on the CPU.
+
+    Parameters
+    ----------
+    side
+        Of the field, px.
+    n_functions
+        Of the basis.
+    pixel_size, reach
+        As for `search_field`.
+    """
+    margin = math.ceil(reach / pixel_size)
+    rows = min(side, _strip_rows(side, side, margin, n_functions))
+    maps = 4 * n_functions * rows * side
+    kernels = 2 * 4 * n_functions * good_size(4 * margin + 2) ** 2
+    return max(maps, kernels + _POINT_BYTES["cpu"]) + _MIX_BYTES
 
 
 class _Functions:

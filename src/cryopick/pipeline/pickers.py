@@ -22,7 +22,7 @@ from cryopick.picking.log import pick_log
 from cryopick.picking.log_parameters import LogParameters
 from cryopick.picking.log_relion import pick_log_relion
 from cryopick.picking.log_relion_response import scale_diameters, working_size
-from cryopick.picking.template import pick_template
+from cryopick.picking.template import pick_template, template_bytes
 from cryopick.picking.template_harmonics import Templates, prepare_templates
 from cryopick.picking.template_parameters import TemplateParameters
 from cryopick.pipeline.diameter_files import write_diameter
@@ -198,9 +198,10 @@ class TemplatePicker:
         return found._replace(class_number=self.numbers[found.class_number - 1])
 
     def field_bytes(self, side: int, pixel_size: float) -> int:
-        """So much a pixel, and more a working pixel, as the basis has many functions."""
-        binning = max(1.0, self.parameters.low_pass / 2 / pixel_size)
-        return 60 * side**2 + int(1500 * (side / binning) ** 2)
+        """So much a pixel, and more a working pixel, a function and a template."""
+        return template_bytes(
+            side, pixel_size, templates=self.templates, parameters=self.parameters
+        )
 
     @property
     def extras(self) -> tuple[str, ...]:
