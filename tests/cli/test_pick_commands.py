@@ -127,6 +127,9 @@ def test_templates_that_cannot_be_are_refused(fields):
     assert "template_pixel_size must be known" in refusal(template(templates="bare.mrcs"))
     assert "missing.mrcs must" in refusal(template(templates="missing.mrcs"))
     assert "words.star, line 1, must" in refusal(template(templates="words.star"))
+    scale = ("--template-pixel-size", "2")
+    assert "from one to 6 diameters wide (150 A); got 96 A" in refusal(template(*scale))
+    assert "got 2400 A" in refusal(template(templates="one.mrc"))
     assert "be at most half the diameter" in refusal(template("--low-pass", "100"))
 
 

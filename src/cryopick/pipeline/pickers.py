@@ -31,6 +31,8 @@ from cryopick.pipeline.templates import read_templates
 
 __all__ = ["BlobPicker", "LogPicker", "Picker", "TemplatePicker", "make_template_picker"]
 
+_WIDEST = 6  # diameters: a wider template is a micrograph, or its pixel size is wrong
+
 
 class Picker(Protocol):
     """What a picking job needs of a picker. It travels to the workers."""
@@ -226,8 +228,9 @@ def make_template_picker(path: Path, *, parameters: TemplateParameters) -> Templ
     Raises
     ------
     CryopickError
-        As `read_templates` and `prepare_templates` raise it, or if all images are blank. Some
-        blank ones, as empty classes have, are left out, and the others keep their numbers.
+        As `read_templates` and `prepare_templates` raise it, or if all images are blank or far
+        from the size of a particle. Some blank ones, as empty classes have, are left out, and
+        the others keep their numbers.
     """
     images, pixel_size, _, identity = read_templates(path, parameters=parameters)
     is_blank = (images == images[:, :1, :1]).all(2).all(1)  # a class that nothing fell into
@@ -237,6 +240,14 @@ def make_template_picker(path: Path, *, parameters: TemplateParameters) -> Templ
             must="hold a template with contrast",
             got=f"{len(images)} blank images",
             remedy="Choose another file",
+        )
+    width = images.shape[-1] * pixel_size
+    if not parameters.diameter <= width <= _WIDEST * parameters.diameter:
+        raise DataError(
+            str(path),
+            must=f"hold images from one to {_WIDEST} diameters wide ({parameters.diameter:g} A)",
+            got=f"{width:.0f} A",
+            remedy="Check --diameter and --template-pixel-size",
         )
     templates = prepare_templates(
         images[~is_blank],
