@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from scipy.spatial import cKDTree
 
 from cryopick.ctf.polar import Lens
 from cryopick.io.micrograph import read_micrograph
@@ -46,6 +48,7 @@ def main() -> None:
     for folder, pixel_size, smallest, largest, diameter in _SPECIMENS:
         for picker in _pickers(smallest, largest):
             _specimen(given.data / folder, pixel_size, picker, diameter)
+        _agreement(given.data / folder, pixel_size, _pickers(smallest, largest)[:2])
     for picker in _pickers(150, 150):
         _empty_fields(given.data / "junk_micrographs", picker)
     for picker in _pickers(150, 180):
@@ -99,6 +102,20 @@ def _specimen(
         f"best F1 {at_all.best_f1:.3f}  F1 as shipped {shipped.f1:.3f} "
         f"(precision {shipped.precision:.3f}, recall {shipped.recall:.3f})  "
         f"centring error {shipped.centring_error or float('nan'):.1f} A"
+    )
+
+
+def _agreement(folder: Path, pixel_size: float, pickers: Sequence[LogPicker | BlobPicker]) -> None:
+    """Print how far apart two pickers put the same particles: they share no error of the truth."""
+    gaps = []
+    for path in sorted((folder / "micrographs").glob("*.mrc")):
+        one, other = (_pick(path, pixel_size, p, Lens(300.0, 2.7, 0.1)) for p in pickers)
+        tree = cKDTree(np.c_[one.x, one.y][one.is_pick])
+        gap, _ = tree.query(np.c_[other.x, other.y][other.is_pick])
+        gaps.append(gap[gap * pixel_size < 0.3 * pickers[0].largest_diameter] * pixel_size)
+    names = " and ".join(map(_name, pickers))
+    print(
+        f"{folder.name:20s} {names} agree within {np.median(np.concatenate(gaps)):.1f} A (median)"
     )
 
 

@@ -45,7 +45,7 @@ _FALSE_SHARE = 0.1  # of the picks of a crowded field may be noise
 _LEAST_SHARE = 0.35  # of the upper quartile of the scores of a field's picks
 _FEWEST_STRONG = 20  # picks that have a quartile
 _LESSONS = 4  # rounds of learning; each costs little
-_LATER_ROUNDS = 2  # of measuring noise, once the background is known
+_ROUNDS = 2  # of measuring noise at first; each later search starts where the last one ended
 _LEAST_BACKGROUND = 0.05  # share of the field that noise is measured on at least
 
 
@@ -213,7 +213,7 @@ def _detect(
         false_positives=parameters.false_positives,
         false_share=_FALSE_SHARE,
         start=start,
-        **({} if start is None else {"rounds": _LATER_ROUNDS}),
+        rounds=_ROUNDS if start is None else 1,
     )
 
 
