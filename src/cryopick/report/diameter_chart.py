@@ -41,7 +41,7 @@ def plot_diameter_estimate(
         axes.axvspan(low, high, color=ACCENT, alpha=0.12, lw=0, label="range picked")
         axes.axvline(diameter, color=ACCENT, lw=1.2, label=f"{diameter:.0f} Å, estimate")
         axes.plot(candidates, gains, color=ACCENT, marker="o", ms=4, lw=1.4, label="tried")
-        axes.set_title("How well particles of each diameter explain four micrographs", loc="left")
+        axes.set_title("How well particles of each diameter explain the micrographs", loc="left")
         axes.legend(loc="best")
         axes.set_xscale("log")
         is_shown = (candidates.min() <= _TICKS) & (candidates.max() >= _TICKS)
