@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cryopick.cli.console import EXIT_SOME_FAILED, print_result, progress_bar, warn
+from cryopick.cli.micrograph_options import (
+    AsJson,
+    MicrographFiles,
+    Out,
+    Overwrite,
+    PixelSize,
+    warn_of_refused,
+)
 from cryopick.cli.options import expand_parameters
 from cryopick.ctf.estimate_parameters import CtfParameters
 from cryopick.execution.parameters import ComputeParameters
@@ -20,8 +27,6 @@ ctf_app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_SHOWN = 5  # failed micrographs named on the screen
-
 
 @ctf_app.callback()
 def _group() -> None:
@@ -31,16 +36,11 @@ def _group() -> None:
 @ctf_app.command("estimate")
 @expand_parameters
 def ctf_estimate_command(
-    micrographs: Annotated[
-        list[str], typer.Argument(help="A STAR file; or images, folders or globs of them.")
-    ],
+    micrographs: MicrographFiles,
     *,
-    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    out: Out,
     parameters: CtfParameters,
-    pixel_size: Annotated[
-        float | None,
-        typer.Option(help="Of the micrographs, instead of what table or headers say. [A]"),
-    ] = None,
+    pixel_size: PixelSize = None,
     voltage: Annotated[
         float | None,
         typer.Option(help="Of the microscope in kV, instead of what the table says."),
@@ -53,10 +53,8 @@ def ctf_estimate_command(
         typer.Option(help="As a fraction, instead of what the table says; 0.1 if it says none."),
     ] = None,
     compute: ComputeParameters,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the results of other parameters in --out.")
-    ] = False,
-    is_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    overwrite: Overwrite = False,
+    is_json: AsJson = False,
 ) -> None:
     """Estimate defocus, astigmatism and phase shift from the rings of the spectrum.
 
@@ -92,10 +90,7 @@ def ctf_estimate_command(
             f"{len(result.untrusted)} of {len(result.estimated)} micrographs show no rings that "
             "can be trusted; their cryopickIsCtfTrusted is 0."
         )
-    for micrograph in result.failed[:_SHOWN]:
-        warn(f"Refused {micrograph.micrograph}: {micrograph.error}")
-    if result.failed:
-        warn(f"{len(result.failed)} micrographs were refused; see {result.folder / 'failed.star'}.")
+    warn_of_refused(counts["failed"], result.folder)
     print_result(counts, lines, is_json=is_json)
     if result.failed:
         raise typer.Exit(EXIT_SOME_FAILED)

@@ -8,6 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cryopick.cli.console import EXIT_SOME_FAILED, print_result, progress_bar, warn
+from cryopick.cli.micrograph_options import (
+    AsJson,
+    MicrographFiles,
+    Out,
+    Overwrite,
+    PixelSize,
+    warn_of_refused,
+)
 from cryopick.cli.options import expand_parameters
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.picking.blob_parameters import BlobParameters
@@ -23,21 +31,6 @@ __all__ = ["pick_app"]
 pick_app = typer.Typer(
     help="Find particles in micrographs.", no_args_is_help=True, pretty_exceptions_enable=False
 )
-
-_SHOWN = 5  # failed micrographs named on the screen
-
-MicrographFiles = Annotated[
-    list[str], typer.Argument(help="A STAR file; or images, folders or globs of them.")
-]
-Out = Annotated[Path, typer.Option(help="Folder for the results.")]
-PixelSize = Annotated[
-    float | None,
-    typer.Option(help="Of the micrographs, instead of what table or headers say. [A]"),
-]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace the results of other parameters in --out.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @pick_app.callback()
@@ -206,10 +199,7 @@ def _tell(
             f"{counts['n_without_ctf']} micrographs have no CTF that can be trusted; they were "
             "searched as if there were no lens."
         )
-    for micrograph in result.failed[:_SHOWN]:
-        warn(f"Refused {micrograph.micrograph}: {micrograph.error}")
-    if result.failed:
-        warn(f"{len(result.failed)} micrographs were refused; see {result.folder / 'failed.star'}.")
+    warn_of_refused(counts["failed"], result.folder)
     print_result(counts, lines, is_json=is_json)
     if result.failed:
         raise typer.Exit(EXIT_SOME_FAILED)

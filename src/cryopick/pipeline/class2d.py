@@ -58,6 +58,16 @@ def _silent(_: object) -> None:
     pass
 
 
+def _with_classes(
+    parameters: ClassificationParameters, references: Path | None
+) -> ClassificationParameters:
+    """Fill in the number of classes: that of the references, where nobody said one."""
+    if parameters.classes is not None:
+        return parameters
+    count = parameters.n_classes if references is None else len(read_averages(references)[0])
+    return replace(parameters, classes=count)
+
+
 def classify_particles(
     particles: Particles,
     out: Path,
@@ -107,9 +117,7 @@ def classify_particles(
     out = Path(out)
     require_devices(ComputeParameters(device=compute.device))
     _require_references(parameters, references)
-    if parameters.classes is None:
-        count = parameters.n_classes if references is None else len(read_averages(references)[0])
-        parameters = replace(parameters, classes=count)
+    parameters = _with_classes(parameters, references)
     _require_folder(out, continues=continues)
     if continues:
         _require_more(out, parameters.iterations)

@@ -30,7 +30,7 @@ from cryopick.execution.parameters import ComputeParameters
 from cryopick.io.atomic import writing
 from cryopick.io.micrograph import read_micrograph, read_micrograph_size
 from cryopick.io.mrc import write_mrc
-from cryopick.io.star import write_star
+from cryopick.pipeline.failed_micrographs import write_failed
 from cryopick.pipeline.job import Job, ProgressCallback, Record, Task, identity_of
 from cryopick.tables.micrographs import micrograph_path, open_micrographs
 from cryopick.tables.model import Micrographs
@@ -387,15 +387,4 @@ def _write_lists(
         rows=rows.assign(**found), optics=micrographs.optics, source=micrographs.source
     )
     write_micrographs(result.table, table)
-    _write_failed(result.folder / "failed.star", result.failed)
-
-
-def _write_failed(path: Path, failed: Sequence[EstimatedMicrograph]) -> None:
-    if not failed:
-        path.unlink(missing_ok=True)
-        return
-    columns = {
-        "rlnMicrographName": pd.Series([m.micrograph for m in failed], dtype="str"),
-        "cryopickReason": pd.Series([m.error for m in failed], dtype="str"),
-    }
-    write_star(path, {"failed": pd.DataFrame(columns)})
+    write_failed(result.folder / "failed.star", {m.micrograph: m.error for m in result.failed})

@@ -31,6 +31,7 @@ from cryopick.io.micrograph import read_micrograph, read_micrograph_size
 from cryopick.io.mrc import write_mrc
 from cryopick.io.star import write_star
 from cryopick.picking.field_picks import FieldPicks
+from cryopick.pipeline.failed_micrographs import write_failed
 from cryopick.pipeline.job import Job, ProgressCallback, Record, Task, identity_of
 from cryopick.pipeline.pickers import Picker
 from cryopick.pipeline.picking_ctf import CtfOfField, FoundCtf, ctfs_of_fields, find_ctf
@@ -351,7 +352,7 @@ def _write_lists(result: PickingResult, micrographs: Micrographs) -> None:
     write_coordinate_files(folder / "autopick.star", files)
     write_coords_suffix(folder / "coords_suffix_autopick.star", _table(folder, micrographs))
     _write_summary(folder / "summary.star", result.picked)
-    _write_failed(folder / "failed.star", result.failed)
+    write_failed(folder / "failed.star", {m.micrograph: m.error for m in result.failed})
 
 
 def _table(folder: Path, micrographs: Micrographs) -> str:
@@ -375,14 +376,3 @@ def _write_summary(path: Path, picked: Sequence[PickedMicrograph]) -> None:
         }
     )
     write_star(path, {"": table}, comment="version 50001")
-
-
-def _write_failed(path: Path, failed: Sequence[PickedMicrograph]) -> None:
-    if not failed:
-        path.unlink(missing_ok=True)
-        return
-    columns = {
-        "rlnMicrographName": pd.Series([m.micrograph for m in failed], dtype="str"),
-        "cryopickReason": pd.Series([m.error for m in failed], dtype="str"),
-    }
-    write_star(path, {"failed": pd.DataFrame(columns)})
