@@ -1,0 +1,149 @@
+"""The network that scores a class from its picture and what is measured of it.
+
+A few convolutions look at the picture, turned and mirrored in all eight ways that keep its pixels,
+so that the score of a class does not depend on how its average is turned; their mean joins what
+the measures give. Two values come out: the expected purity of the members (are they particles?)
+and the quality of the class (do they show one view, well aligned?).
+
+Each group of measures, and the picture, can be *unknown*: it is then 0 and a flag says so. In
+training groups are left out at random, so that the network can do with whatever there is and the
+difference that knowing a group makes can be told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["SCORE_FLOOR", "ClassNetwork", "combine"]
+
+SCORE_FLOOR = 0.6  # score of a pure class whose members have nothing in common
+_CHANNELS = (12, 24, 32, 48)
+_LOOK, _MEASURED, _HIDDEN = 24, 32, 24
+_CLIP = 4.0  # deviations: measures beyond are taken as this
+
+
+def combine(purity: Tensor, quality: Tensor) -> Tensor:
+    """Score of a class, 0 to 1, from its purity and quality.
+
+    Junk scores 0 however sharp; a pure class scores 0.6 if its members have nothing in common
+    and 1 if they show one view.
+    """
+    return purity * (SCORE_FLOOR + (1 - SCORE_FLOOR) * quality)
+
+
+class ClassNetwork(nn.Module):
+    """Purity and quality, as logits, of classes.
+
+    Parameters
+    ----------
+    groups
+        Names of the measures in each group, as `cryopick.selection.class_features.GROUPS`.
+    seed
+        Of the weights to begin from.
+    """
+
+    centre: Tensor
+    scale: Tensor
+    membership: Tensor
+
+    def __init__(self, groups: Mapping[str, Sequence[str]], *, seed: int = 0) -> None:
+        super().__init__()
+        names = list(groups)
+        members = [k for k, name in enumerate(names) for _ in groups[name]]
+        self.n_groups = len(names)
+        self.register_buffer("centre", torch.zeros(len(members)))
+        self.register_buffer("scale", torch.ones(len(members)))
+        self.register_buffer("membership", torch.tensor(members), persistent=False)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            channels = (1, *_CHANNELS)
+            self.convolutions = nn.ModuleList(
+                nn.Conv2d(a, b, 3, padding=1)
+                for a, b in zip(channels[:-1], channels[1:], strict=True)
+            )
+            self.look = nn.Linear(2 * _CHANNELS[-1], _LOOK)
+            self.measured = nn.Linear(2 * len(members), _MEASURED)
+            self.hidden = nn.Linear(_LOOK + 1 + _MEASURED, _HIDDEN)
+            self.output = nn.Linear(_HIDDEN, 2)
+
+    def adapt(self, features: Tensor) -> None:
+        """Take middle and spread of the measures, robustly, from those of many classes (n, f)."""
+        table = np.ma.masked_invalid(features.double().numpy())
+        middle = np.ma.median(table, axis=0).filled(0.0)
+        spread = 1.4826 * np.ma.median(np.ma.abs(table - middle), axis=0).filled(1.0)
+        deviation = table.std(axis=0).filled(1.0)
+        spread = np.maximum(np.maximum(spread, 0.3 * deviation), 1e-3)
+        self.centre.copy_(torch.from_numpy(middle))
+        self.scale.copy_(torch.from_numpy(spread))
+
+    def see(self, images: Tensor) -> Tensor:
+        """What the convolutions see in pictures, (n, y, x) to (n, 24), alike for all turns."""
+        total: Tensor | None = None
+        for turn in range(4):
+            for flips in ((), (2,)):
+                seen = self.see_once(torch.rot90(images, turn, (1, 2)).flip(flips))
+                total = seen if total is None else total + seen
+        assert total is not None
+        return total / 8
+
+    def see_once(self, images: Tensor) -> Tensor:
+        """The same for the pictures as they are turned."""
+        values = images[:, None]
+        for number, convolution in enumerate(self.convolutions):
+            values = functional.silu(convolution(values))
+            if number < len(_CHANNELS) - 1:
+                values = functional.avg_pool2d(values, 2)
+        pooled = torch.cat([values.mean((2, 3)), values.amax((2, 3))], dim=1)
+        return functional.silu(self.look(pooled))
+
+    def think(self, features: Tensor, looks: Tensor, known: Tensor) -> Tensor:
+        """Join measures and looks.
+
+        Parameters
+        ----------
+        features
+            (n, f), NaN where unknown.
+        looks
+            (n, 24) of `see`.
+        known
+            (n, groups + 1) 0 or 1: whether each group, and last the picture, may be used.
+
+        Returns
+        -------
+        Tensor
+            (n, 24), from which `output` makes the two logits.
+        """
+        usable = known[:, :-1][:, self.membership] * torch.isfinite(features)
+        values = ((features - self.centre) / self.scale).clamp(-_CLIP, _CLIP)
+        values = torch.where(usable > 0, values, torch.zeros_like(values))
+        measured = functional.silu(self.measured(torch.cat([values, usable], dim=1)))
+        sight = known[:, -1:]
+        return functional.silu(self.hidden(torch.cat([looks * sight, sight, measured], dim=1)))
+
+    def forward(self, features: Tensor, looks: Tensor, known: Tensor) -> Tensor:
+        """Logits of purity and quality, (n, 2); parameters as for `think`."""
+        logits: Tensor = self.output(self.think(features, looks, known))
+        return logits
+
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """All weights by name."""
+        return {n: v.detach().cpu().numpy().astype(np.float32) for n, v in self._own().items()}
+
+    def load_arrays(self, arrays: Mapping[str, NDArray[np.floating]]) -> None:
+        """Take weights by name.
+
+        Raises
+        ------
+        KeyError, RuntimeError
+            If one is missing, too many, or of another shape.
+        """
+        self.load_state_dict({n: torch.from_numpy(np.array(a)) for n, a in arrays.items()})
+
+    def _own(self) -> dict[str, Tensor]:
+        return dict(self.state_dict())

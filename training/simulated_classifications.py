@@ -1,0 +1,177 @@
+"""Simulated 2D classifications with truth, drawn from a number: what class scores learn from.
+
+One *set* is a stack of particles, of shapes, noise, junk and lens drawn at random, classified twice
+with options drawn at random, as users do: classes too many or too few, masks too wide, runs cut
+short, the CTF left out. For each class there is what the truth says of its members.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cryopick.class2d.em_parameters import ClassificationParameters
+from cryopick.class2d.evaluate import evaluate_classes
+from cryopick.execution.parameters import ComputeParameters
+from cryopick.pipeline.class2d import classify_particles
+from cryopick.pipeline.class2d_parameters import ClassificationRunParameters
+from cryopick.pipeline.evaluate_classes import read_class_truth
+from cryopick.pipeline.simulate_particles import simulate_stack
+from cryopick.simulation.parameters import (
+    MicroscopeParameters,
+    ParticleSimulationParameters,
+    SpecimenParameters,
+)
+from cryopick.tables.relion import read_particles
+from cryopick.tables.relion_class2d import find_classification
+
+__all__ = ["HELD_OUT_PHANTOMS", "SimulatedSet", "draw_set", "label_run", "make_set"]
+
+TRAINING_PHANTOMS = ("barrel", "shell", "rod", "small", "asymmetric", "ring")
+HELD_OUT_PHANTOMS = ("tetramer", "cage")  # with seeds of random shapes that training never draws
+JUNK = ("noise", "ice", "carbon", "aggregate", "neighbours", "blob", "gold", "edge", "overlap")
+RANDOM_SHAPES = 100_000  # seeds of random shapes for training; held-out ones come after
+_DRAWS = 5  # particles that a truth needs for a class to show a view
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedSet:
+    """One stack and the ways it is classified."""
+
+    number: int
+    specimen: SpecimenParameters
+    microscope: MicroscopeParameters
+    particles: ParticleSimulationParameters
+    runs: tuple[ClassificationParameters, ...]
+
+
+def draw_set(number: int, *, held_out: bool = False, seed: int = 1) -> SimulatedSet:
+    """Draw the parameters of one set; held-out sets have other shapes and finer pixels too."""
+    draw = np.random.default_rng([seed, int(held_out), number])
+    diameter = float(np.exp(draw.uniform(np.log(80), np.log(260))))
+    box_size = int(draw.choice([40, 60, 76] if held_out else [48, 56, 64]))
+    pixel_size = round(diameter / (draw.uniform(0.45, 0.68) * box_size), 3)
+    n_classes = int(draw.integers(8, 31))
+    count = int(np.clip(n_classes * np.exp(draw.uniform(np.log(15), np.log(90))), 300, 1200))
+    kind = draw.random()
+    junk = 0.0 if kind < 0.08 else draw.uniform(0.7, 0.95) if kind > 0.92 else draw.uniform(0.05, 0.6)
+    kinds = draw.permutation(JUNK)[: draw.integers(1, 6)]
+    crowding = 0.0 if draw.random() < 0.5 else draw.uniform(0.3, 2.0)
+    least = draw.uniform(5000, 15000)
+    specimen = SpecimenParameters(
+        phantoms=",".join(_draw_species(draw, held_out=held_out)),
+        phantom_diameter=diameter,
+        phantom_seed=int(draw.integers(1000)),
+        orientation="preferred" if draw.random() < 0.25 else "random",
+    )
+    microscope = MicroscopeParameters(
+        voltage=float(draw.choice([200.0, 300.0])),
+        min_defocus=least,
+        max_defocus=least + draw.uniform(3000, 15000),
+        bfactor=draw.uniform(30, 200),
+    )
+    particles = ParticleSimulationParameters(
+        number=count,
+        box_size=box_size,
+        pixel_size=pixel_size,
+        snr=float(np.exp(draw.uniform(np.log(0.03), np.log(0.6)))),
+        mask_diameter=min(1.2 * diameter, 0.95 * box_size * pixel_size),
+        shift=draw.uniform(0.02, 0.08) * diameter,
+        junk_fraction=junk,
+        junk_kinds=",".join(kinds),
+        crowding=crowding,
+        coloured_noise=draw.uniform(0.0, 0.6),
+        seed=int(draw.integers(1 << 30)),
+    )
+    largest = 0.97 * box_size * pixel_size
+    runs = tuple(_draw_run(draw, n_classes, diameter, largest, junk=on) for on in (True, False))
+    return SimulatedSet(
+        number=number, specimen=specimen, microscope=microscope, particles=particles, runs=runs
+    )
+
+
+def _draw_species(draw: np.random.Generator, *, held_out: bool) -> Sequence[str]:
+    named = HELD_OUT_PHANTOMS if held_out else TRAINING_PHANTOMS
+    first = RANDOM_SHAPES if held_out else 0
+    count = int(draw.choice([1, 2, 3], p=[0.6, 0.25, 0.15]))
+    return [
+        f"random{first + draw.integers(RANDOM_SHAPES)}" if draw.random() < 0.7 else draw.choice(named)
+        for _ in range(count)
+    ]
+
+
+def _draw_run(
+    draw: np.random.Generator, n_classes: int, diameter: float, largest: float, *, junk: bool
+) -> ClassificationParameters:
+    guessed = diameter * draw.uniform(0.85, 1.15)
+    return ClassificationParameters(
+        classes=int(np.clip(n_classes * draw.uniform(0.5, 1.5), 4, 45)),
+        diameter=min(guessed, 0.9 * largest),
+        mask_diameter=min(guessed * draw.uniform(1.05, 1.5), largest),
+        iterations=int(draw.choice([5, 10, 15, 25], p=[0.15, 0.3, 0.35, 0.2])),
+        regularisation=float(np.exp(draw.uniform(np.log(0.6), np.log(2.5)))),
+        ctf=str(draw.choice(["full", "first-peak", "none"], p=[0.75, 0.1, 0.15])),  # type: ignore[arg-type]
+        fill=str(draw.choice(["zero", "noise"], p=[0.7, 0.3])),  # type: ignore[arg-type]
+        junk=junk,
+        seed=int(draw.integers(1000)),
+    )
+
+
+def make_set(one: SimulatedSet, folder: Path) -> list[Path]:
+    """Simulate and classify a set; runs that are there are left as they are.
+
+    Returns
+    -------
+    list of Path
+        Folders of the runs, each with RELION's files of the last iteration and ``labels.csv``.
+    """
+    outs = [folder / f"set_{one.number:05d}_{n}" for n in range(len(one.runs))]
+    if all((out / "labels.csv").exists() for out in outs):
+        return outs
+    with tempfile.TemporaryDirectory() as temporary:
+        stack = Path(temporary)
+        simulate_stack(
+            stack,
+            specimen=one.specimen,
+            microscope=one.microscope,
+            parameters=one.particles,
+            compute=ComputeParameters(workers=1),
+        )
+        for out, parameters in zip(outs, one.runs, strict=True):
+            shutil.rmtree(out, ignore_errors=True)
+            classify_particles(
+                read_particles(stack / "particles.star"),
+                out,
+                parameters=parameters,
+                compute=ClassificationRunParameters(threads=1),
+            )
+            (out / "checkpoint.npz").unlink(missing_ok=True)
+            label_run(out, stack).to_csv(out / "labels.csv", index=False)
+    return outs
+
+
+def label_run(run: Path, truth: Path) -> pd.DataFrame:
+    """Say of each occupied class what its members are.
+
+    Returns
+    -------
+    pandas.DataFrame
+        class_number, n_members, n_true, junk_share, coherence, is_view ..., as
+        `cryopick.class2d.evaluate.evaluate_classes` gives them, and purity and quality, 0 to 1.
+    """
+    rows = read_particles(find_classification(run).data).rows
+    known = read_class_truth(truth)
+    labels = evaluate_classes(rows, known, min_size=_DRAWS).classes
+    share = 1 - labels["junk_share"]
+    labels["purity"] = ((share - 0.2) / 0.6).clip(0, 1)
+    coherence = labels["coherence"].fillna(0.0)
+    labels["quality"] = ((coherence - 0.2) / 0.6).clip(0, 1) * (labels["n_true"] >= 2)
+    return labels
