@@ -10,26 +10,19 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
 from cryopick.checks import require_shape
 from cryopick.errors import ShapeError
 from cryopick.io.atomic import writing
+from cryopick.report.class_tiles import FAINT, GAP, INK, add_image, add_scale_bar, choose_columns
 from cryopick.report.figures import ACCENT, STYLE, figure_to_png
-from cryopick.report.pictures import scale_bar_length
 
 __all__ = ["ClassGallery", "arrange_classes", "draw_class_gallery", "write_class_gallery"]
 
-_INK, _FAINT, _TRACK = "#3a3f45", "#6d747c", "#e3e6e9"
-_PAGE = 12.0  # inches, width of a sheet of few classes
-_SMALLEST, _LARGEST = 0.72, 1.7  # inches, side of an image: captions stay readable
-_ASPECT = 1.5  # of the sheet
-_GAP = 0.09  # of an image's side, between columns
+_SIDES = (0.72, 1.7)  # inches, smallest and largest side of an image: captions stay readable
 _CAPTION, _LINE = 0.25, 0.13  # of an image's side: below a row, and for a second line of text
 _HEAD = 0.52  # inches above the images
-_BACKGROUND = 0.3  # grey of density 0, from black 0 to white 1
-_SHARE = 0.002  # of the pixels may be quite black, and quite white
 _DPI = 192
 
 
@@ -120,8 +113,8 @@ def draw_class_gallery(
     """
     count = len(gallery.images)
     pitch = 1 + _CAPTION + (_LINE if gallery.resolutions is not None else 0)
-    columns, side = _choose_columns(count, pitch)
-    width = columns * (1 + _GAP) - _GAP
+    columns, side = choose_columns(count, pitch, sides=_SIDES)
+    width = columns * (1 + GAP) - GAP
     height = max(1, math.ceil(count / columns)) * pitch - 0.07
     margin = 0.2
     page = (max(width * side, 4.5) + 2 * margin, height * side * (count > 0) + _HEAD + margin)
@@ -135,9 +128,9 @@ def draw_class_gallery(
             axes.set_axis_off()
             for place in range(count):
                 row, column = divmod(place, columns)
-                _add_class(axes, gallery, place, (column * (1 + _GAP), row * pitch), side)
+                _add_class(axes, gallery, place, (column * (1 + GAP), row * pitch), side)
             if pixel_size:
-                _add_scale_bar(axes, gallery.images.shape[2] * pixel_size, side)
+                add_scale_bar(axes, gallery.images.shape[2] * pixel_size, side)
     return figure
 
 
@@ -167,16 +160,6 @@ def write_class_gallery(
         file.write(figure_to_png(figure, dpi=_DPI))
 
 
-def _choose_columns(count: int, pitch: float) -> tuple[int, float]:
-    """Images in a row, and the side of an image in inches."""
-    columns = math.ceil(math.sqrt(max(count, 1) * _ASPECT * pitch / (1 + _GAP)))
-    columns = max(1, min(columns, count))
-    rows = math.ceil(max(count, 1) / columns)
-    columns = math.ceil(max(count, 1) / rows)  # rows as full as they can be
-    side = _PAGE / (columns * (1 + _GAP) - _GAP)
-    return columns, min(max(side, _SMALLEST), _LARGEST)
-
-
 def _add_head(
     figure: Figure,
     gallery: ClassGallery,
@@ -196,58 +179,23 @@ def _add_head(
         known = gallery.resolutions is not None
         text += ".  Below each: number, particles" + (", resolution" if known else "")
     left, top = margin / page[0], 1 - 0.5 * margin / page[1]
-    figure.text(left, top, title, size=12, weight="bold", va="top", color=_INK)
-    figure.text(left, top - 0.23 / page[1], text, size=9, va="top", color=_FAINT)
+    figure.text(left, top, title, size=12, weight="bold", va="top", color=INK)
+    figure.text(left, top - 0.23 / page[1], text, size=9, va="top", color=FAINT)
 
 
 def _add_class(
     axes: Axes, gallery: ClassGallery, place: int, corner: tuple[float, float], side: float
 ) -> None:
     left, top = corner
-    axes.imshow(
-        _grey(gallery.images[place]),
-        cmap="gray",
-        vmin=0,
-        vmax=1,
-        extent=(left, left + 1, top + 1, top),
-        interpolation="bicubic",
-        aspect="auto",
-    )
     share = float(gallery.counts[place]) / float(gallery.counts[0])
-    for length, colour in ((1.0, _TRACK), (share, ACCENT)):
-        axes.add_patch(Rectangle((left, top + 1.02), length, 0.025, fc=colour, lw=0))
+    add_image(axes, gallery.images[place], corner, share=share, colour=ACCENT)
     size = float(np.clip(72 * side * 0.105, 5.5, 9))
     em = size / (72 * side)
     first, second = top + 1.08 + 0.8 * em, top + 1.08 + 2.1 * em
     axes.text(left, first, f"{gallery.numbers[place]}", size=size, weight="bold", va="baseline")
     count = f"{gallery.counts[place]:,}"
-    axes.text(left + 1, first, count, size=size, va="baseline", ha="right", color=_INK)
+    axes.text(left + 1, first, count, size=size, va="baseline", ha="right", color=INK)
     if gallery.resolutions is not None:
         known = bool(np.isfinite(gallery.resolutions[place]))
         text = f"{gallery.resolutions[place]:.1f} Å" if known else "unknown"
-        axes.text(left + 1, second, text, size=size, va="baseline", ha="right", color=_FAINT)
-
-
-def _add_scale_bar(axes: Axes, box: float, side: float) -> None:
-    length = scale_bar_length(2 * box)
-    drawn = length / box
-    axes.add_patch(Rectangle((0.06, 0.92), drawn, 0.02, fc="white", lw=0))
-    axes.text(
-        0.06 + drawn / 2,
-        0.905,
-        f"{length / 10:g} nm",
-        color="white",
-        size=float(np.clip(72 * side * 0.09, 4.5, 8)),
-        ha="center",
-        va="bottom",
-    )
-
-
-def _grey(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Grey levels 0..1: as much contrast as fits with density 0 at the same grey in all."""
-    finite = np.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = np.quantile(finite, [_SHARE, 1 - _SHARE])
-    slope = max(high / (1 - _BACKGROUND), -low / _BACKGROUND)
-    if slope <= 0:
-        return np.full(image.shape, _BACKGROUND, np.float32)
-    return np.asarray((_BACKGROUND + finite / slope).clip(0, 1), np.float32)
+        axes.text(left + 1, second, text, size=size, va="baseline", ha="right", color=FAINT)
