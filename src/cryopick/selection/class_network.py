@@ -13,6 +13,8 @@ difference that knowing a group makes can be told.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,10 +27,11 @@ __all__ = ["SCORE_FLOOR", "ClassNetwork", "combine"]
 SCORE_FLOOR = 0.6  # score of a pure class whose members have nothing in common
 _CHANNELS = (12, 24, 32, 48)
 _LOOK, _MEASURED, _HIDDEN = 24, 32, 24
+Values = TypeVar("Values", Tensor, NDArray[np.float64])
 _CLIP = 4.0  # deviations: measures beyond are taken as this
 
 
-def combine(purity: Tensor, quality: Tensor) -> Tensor:
+def combine(purity: Values, quality: Values) -> Values:
     """Score of a class, 0 to 1, from its purity and quality.
 
     Junk scores 0 however sharp; a pure class scores 0.6 if its members have nothing in common
@@ -64,8 +67,7 @@ class ClassNetwork(nn.Module):
             torch.manual_seed(seed)
             channels = (1, *_CHANNELS)
             self.convolutions = nn.ModuleList(
-                nn.Conv2d(a, b, 3, padding=1)
-                for a, b in zip(channels[:-1], channels[1:], strict=True)
+                nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(channels)
             )
             self.look = nn.Linear(2 * _CHANNELS[-1], _LOOK)
             self.measured = nn.Linear(2 * len(members), _MEASURED)
@@ -74,16 +76,16 @@ class ClassNetwork(nn.Module):
 
     def adapt(self, features: Tensor) -> None:
         """Take middle and spread of the measures, robustly, from those of many classes (n, f)."""
-        table = np.ma.masked_invalid(features.double().numpy())
-        middle = np.ma.median(table, axis=0).filled(0.0)
-        spread = 1.4826 * np.ma.median(np.ma.abs(table - middle), axis=0).filled(1.0)
-        deviation = table.std(axis=0).filled(1.0)
-        spread = np.maximum(np.maximum(spread, 0.3 * deviation), 1e-3)
-        self.centre.copy_(torch.from_numpy(middle))
-        self.scale.copy_(torch.from_numpy(spread))
+        table = features.double()
+        middle = table.nanmedian(0).values.nan_to_num(0.0)
+        offset = table - middle
+        spread = 1.4826 * offset.abs().nanmedian(0).values.nan_to_num(1.0)
+        deviation = offset.square().nanmean(0).sqrt().nan_to_num(1.0)
+        self.centre.copy_(middle)
+        self.scale.copy_(torch.maximum(spread, 0.3 * deviation).clamp(min=1e-3))
 
     def see(self, images: Tensor) -> Tensor:
-        """What the convolutions see in pictures, (n, y, x) to (n, 24), alike for all turns."""
+        """Look at pictures, (n, y, x) to (n, 24); alike for all eight turns."""
         total: Tensor | None = None
         for turn in range(4):
             for flips in ((), (2,)):
@@ -93,7 +95,7 @@ class ClassNetwork(nn.Module):
         return total / 8
 
     def see_once(self, images: Tensor) -> Tensor:
-        """The same for the pictures as they are turned."""
+        """Look at pictures as they are turned."""
         values = images[:, None]
         for number, convolution in enumerate(self.convolutions):
             values = functional.silu(convolution(values))

@@ -1,0 +1,113 @@
+"""Say in a few words what was found of a class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+__all__ = ["describe"]
+
+_Row = pd.Series
+
+
+def describe(group: str, row: pd.Series, effect: float) -> str:
+    """Say what was found in one group of measures.
+
+    Parameters
+    ----------
+    group
+        A name of `cryopick.selection.class_features.GROUPS`, or ``look``.
+    row
+        A row of `ClassInputs.features`.
+    effect
+        What knowing it did to the score; only the sign counts.
+    """
+    return _WORDS[group](row, effect)
+
+
+def _resolution(row: _Row, effect: float) -> str:
+    if np.isfinite(row["resolution"]):
+        return f"resolves {row['resolution']:.0f} Å"
+    return "much detail" if effect > 0 else "little detail"
+
+
+def _halves(row: _Row, effect: float) -> str:
+    return f"halves correlate {row['frc_mean']:.2f}"
+
+
+def _accuracy(row: _Row, effect: float) -> str:
+    if np.isfinite(row["turn_accuracy"]):
+        return f"turns told to {10 ** row['turn_accuracy']:.1f}°"
+    return f"shifts told to {10 ** row['shift_accuracy']:.1%} of the mask"
+
+
+def _size(row: _Row, effect: float) -> str:
+    count = int(row["particle_count"])
+    return f"{count:,} particle{'' if count == 1 else 's'}"
+
+
+def _members(row: _Row, effect: float) -> str:
+    if np.isfinite(row["junk_share"]):
+        return f"members {row['junk_share']:.0%} likely junk"
+    return "members sure of their place" if effect > 0 else "members unsure of their place"
+
+
+def _brightness(row: _Row, effect: float) -> str:
+    if abs(row["norm"]) > row["norm_spread"]:
+        return f"images {np.exp(row['norm']):.2f} times as noisy as usual"
+    return f"images differ in noise by {row['norm_spread']:.0%}"
+
+
+def _shifts(row: _Row, effect: float) -> str:
+    return f"shifted by {2 ** row['shift_spread']:.0%} of the mask"
+
+
+def _contrast(row: _Row, effect: float) -> str:
+    if row["amplitude_in_run"] > 1:
+        return f"{np.exp(row['amplitude_in_run']):.1f} times as strong as usual"
+    return "stands out" if effect > 0 else "does not stand out"
+
+
+def _background(row: _Row, effect: float) -> str:
+    word = "even" if effect > 0 else "uneven"
+    return f"{word} background ({np.exp(row['background']):.0%} of the average)"
+
+
+def _edge(row: _Row, effect: float) -> str:
+    if row["edge_share"] >= 0.02:
+        return f"{row['edge_share']:.0%} of the mask's edge is bright"
+    return f"edge free, {row['scattered_share']:.0%} scattered"
+
+
+def _shape(row: _Row, effect: float) -> str:
+    if effect < 0 and row["off_centre"] > 0.15:
+        return f"off centre by {row['off_centre'] / 2:.0%} of the mask"
+    return f"fills {row['area']:.0%} of the mask"
+
+
+def _texture(row: _Row, effect: float) -> str:
+    return "fine structure like protein" if effect > 0 else "structure unlike protein"
+
+
+def _look(row: _Row, effect: float) -> str:
+    return "looks like a particle" if effect > 0 else "does not look like a particle"
+
+
+_WORDS: Final[Mapping[str, Callable[[_Row, float], str]]] = {
+    "resolution": _resolution,
+    "halves": _halves,
+    "accuracy": _accuracy,
+    "size": _size,
+    "members": _members,
+    "brightness": _brightness,
+    "shifts": _shifts,
+    "contrast": _contrast,
+    "background": _background,
+    "edge": _edge,
+    "shape": _shape,
+    "texture": _texture,
+    "look": _look,
+}

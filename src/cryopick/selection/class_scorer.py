@@ -1,0 +1,220 @@
+"""Score classes with trained networks, and say what each score rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+from torch import Tensor
+
+from cryopick.errors import FormatError
+from cryopick.io.weights import Weights, read_weights
+from cryopick.selection.class_features import FEATURES, GROUPS
+from cryopick.selection.class_network import ClassNetwork, combine
+from cryopick.selection.class_reasons import describe
+from cryopick.selection.class_scores import ClassInputs, ClassScores, Reason
+
+__all__ = [
+    "KIND",
+    "ClassScorer",
+    "Taste",
+    "hidden_values",
+    "read_scorer",
+    "score_classes",
+    "to_weights",
+]
+
+KIND = "class scores"
+_VERSION = 1
+_SHIPPED = "class_scores.npz"
+_FEWEST_EFFECT = 0.02  # of a score: less is no reason
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taste:
+    """What a person's choices have changed: logit(score) becomes slope logit + turn . values."""
+
+    slope: float
+    offset: float
+    turn: Floats  # (hidden values of all networks,)
+
+    def apply(self, score: Floats, hidden: Floats) -> Floats:
+        """Score of classes (n,) as the person would, from ours and the hidden values (n, v)."""
+        sure = np.clip(score, 1e-4, 1 - 1e-4)
+        return np.asarray(expit(self.slope * logit(sure) + self.offset + hidden @ self.turn))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassScorer:
+    """Networks whose mean is the score."""
+
+    networks: tuple[ClassNetwork, ...]
+    calibration: Floats  # (2, 2) slope and offset of the logits of purity and quality
+    taste: Taste | None = None
+
+
+def read_scorer(path: Path | None = None) -> ClassScorer:
+    """Read weights; they are numbers only and cannot run code.
+
+    Parameters
+    ----------
+    path
+        A file of `select learn` or of the training script; those shipped if not given.
+
+    Raises
+    ------
+    FormatError
+        If the file is missing, damaged, or of something else.
+    """
+    if path is not None:
+        return _from_weights(read_weights(path, kind=KIND, versions=(_VERSION,)), path)
+    with resources.as_file(resources.files("cryopick.selection") / _SHIPPED) as shipped:
+        return _from_weights(read_weights(shipped, kind=KIND, versions=(_VERSION,)), shipped)
+
+
+def score_classes(inputs: ClassInputs, scorer: ClassScorer) -> ClassScores:
+    """Score classes.
+
+    Parameters
+    ----------
+    inputs
+        Of `cryopick.selection.class_features.class_inputs`.
+    scorer
+        Of `read_scorer`.
+
+    Returns
+    -------
+    ClassScores
+        Purity and quality are means over the networks. The effect of a group of measures is the
+        score less what it would be if that group were unknown; with a person's choices learned,
+        all effects are on the score that follows from them.
+    """
+    features, images = _tensors(inputs)
+    scored = images.abs().amax((1, 2)) > 0
+    known = torch.ones(int(scored.sum()), len(GROUPS) + 1)
+    with torch.inference_mode():
+        looks = [network.see(images[scored]) for network in scorer.networks]
+        found = _judge(scorer, features[scored], looks, known)
+        names = (*GROUPS, "look")
+        effects = np.zeros((int(scored.sum()), len(names)))
+        for k in range(len(names)):
+            without = known.clone()
+            without[:, k] = 0
+            effects[:, k] = found[0] - _judge(scorer, features[scored], looks, without)[0]
+    rows = inputs.features[scored.numpy()]
+    reasons = iter(
+        [
+            _reasons(row, effect, names)
+            for (_, row), effect in zip(rows.iterrows(), effects, strict=True)
+        ]
+    )
+    columns = np.full((3, len(images)), np.nan)
+    columns[:, scored.numpy()] = found
+    return ClassScores(
+        score=columns[0],
+        purity=columns[1],
+        quality=columns[2],
+        reasons=tuple(next(reasons) if is_scored else () for is_scored in scored.tolist()),
+    )
+
+
+def hidden_values(inputs: ClassInputs, scorer: ClassScorer) -> Floats:
+    """Find what all networks make of classes before they judge, (k, values)."""
+    features, images = _tensors(inputs)
+    known = torch.ones(len(images), len(GROUPS) + 1)
+    with torch.inference_mode():
+        parts = [n.think(features, n.see(images), known) for n in scorer.networks]
+    return torch.cat(parts, dim=1).double().numpy()
+
+
+def to_weights(scorer: ClassScorer, notes: Mapping[str, object]) -> Weights:
+    """Put a scorer into the form of its file."""
+    arrays: dict[str, NDArray[np.floating]] = {
+        f"network{k}.{name}": values
+        for k, network in enumerate(scorer.networks)
+        for name, values in network.arrays().items()
+    }
+    arrays["calibration"] = scorer.calibration
+    if scorer.taste is not None:
+        arrays["taste"] = np.array([scorer.taste.slope, scorer.taste.offset, *scorer.taste.turn])
+    described = {"features": list(FEATURES), "networks": len(scorer.networks), **notes}
+    return Weights(kind=KIND, version=_VERSION, arrays=arrays, notes=described)
+
+
+def _from_weights(weights: Weights, path: Path) -> ClassScorer:
+    arrays = dict(weights.arrays)
+    if weights.notes.get("features") != list(FEATURES):
+        _refuse(path, "be made for the measures of this version", "other measures")
+    networks = []
+    try:
+        for k in range(int(weights.notes["networks"])):
+            prefix = f"network{k}."
+            own = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+            network = ClassNetwork(GROUPS)
+            network.load_arrays(own)
+            networks.append(network.eval())
+        calibration = np.asarray(arrays["calibration"], np.float64).reshape(2, 2)
+        taste = _taste(arrays.get("taste"), networks)
+    except (KeyError, RuntimeError, TypeError, ValueError):
+        _refuse(path, "hold the weights of whole networks", "other arrays")
+    if not networks:
+        _refuse(path, "hold networks", "none")
+    return ClassScorer(networks=tuple(networks), calibration=calibration, taste=taste)
+
+
+def _taste(values: NDArray[np.floating] | None, networks: Sequence[ClassNetwork]) -> Taste | None:
+    if values is None:
+        return None
+    width = 2 + sum(network.output.in_features for network in networks)
+    if values.shape != (width,):
+        raise ValueError(values.shape)
+    found = values.astype(np.float64)
+    return Taste(slope=float(found[0]), offset=float(found[1]), turn=found[2:])
+
+
+def _refuse(path: Path, must: str, got: str) -> NoReturn:
+    raise FormatError(
+        str(path), must=must, got=got, remedy="Leave --weights out, or make them again"
+    )
+
+
+def _tensors(inputs: ClassInputs) -> tuple[Tensor, Tensor]:
+    features = inputs.features[list(FEATURES)].to_numpy(np.float32)
+    return torch.from_numpy(features.copy()), torch.from_numpy(inputs.images)
+
+
+def _judge(scorer: ClassScorer, features: Tensor, looks: Sequence[Tensor], known: Tensor) -> Floats:
+    """Score, purity and quality, (3, n)."""
+    total = np.zeros((len(features), 2))
+    hidden = []
+    for network, seen in zip(scorer.networks, looks, strict=True):
+        thought = network.think(features, seen, known)
+        hidden.append(thought.double().numpy())
+        logits = network.output(thought).double().numpy()
+        total += logits / len(scorer.networks)
+    slope, offset = scorer.calibration
+    purity, quality = expit(slope * total + offset).T
+    score = combine(purity, quality)
+    if scorer.taste is not None:
+        score = scorer.taste.apply(score, np.concatenate(hidden, axis=1))
+    return np.stack([score, purity, quality])
+
+
+def _reasons(row: pd.Series, effects: Floats, names: Sequence[str]) -> tuple[Reason, ...]:
+    found = [
+        Reason(group=name, effect=float(effect), text=describe(name, row, float(effect)))
+        for name, effect in zip(names, effects, strict=True)
+        if abs(effect) >= _FEWEST_EFFECT
+        and (name == "look" or row[list(GROUPS[name])].notna().any())
+    ]
+    return tuple(sorted(found, key=lambda r: -abs(r.effect)))
