@@ -12,11 +12,9 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from cryopick.class2d.em_parameters import ClassificationParameters
 from cryopick.class2d.evaluate import evaluate_classes
@@ -62,7 +60,9 @@ def draw_set(number: int, *, held_out: bool = False, seed: int = 1) -> Simulated
     n_classes = int(draw.integers(8, 31))
     count = int(np.clip(n_classes * np.exp(draw.uniform(np.log(15), np.log(90))), 300, 1200))
     kind = draw.random()
-    junk = 0.0 if kind < 0.08 else draw.uniform(0.7, 0.95) if kind > 0.92 else draw.uniform(0.05, 0.6)
+    junk = (
+        0.0 if kind < 0.08 else draw.uniform(0.7, 0.95) if kind > 0.92 else draw.uniform(0.05, 0.6)
+    )
     kinds = draw.permutation(JUNK)[: draw.integers(1, 6)]
     crowding = 0.0 if draw.random() < 0.5 else draw.uniform(0.3, 2.0)
     least = draw.uniform(5000, 15000)
@@ -103,7 +103,9 @@ def _draw_species(draw: np.random.Generator, *, held_out: bool) -> Sequence[str]
     first = RANDOM_SHAPES if held_out else 0
     count = int(draw.choice([1, 2, 3], p=[0.6, 0.25, 0.15]))
     return [
-        f"random{first + draw.integers(RANDOM_SHAPES)}" if draw.random() < 0.7 else draw.choice(named)
+        f"random{first + draw.integers(RANDOM_SHAPES)}"
+        if draw.random() < 0.7
+        else draw.choice(named)
         for _ in range(count)
     ]
 

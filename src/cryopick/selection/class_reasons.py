@@ -52,6 +52,10 @@ def _size(row: _Row, effect: float) -> str:
 def _members(row: _Row, effect: float) -> str:
     if np.isfinite(row["junk_share"]):
         return f"members {row['junk_share']:.0%} likely junk"
+    return "members fit well" if effect > 0 else "members fit badly"
+
+
+def _certainty(row: _Row, effect: float) -> str:
     return "members sure of their place" if effect > 0 else "members unsure of their place"
 
 
@@ -101,6 +105,7 @@ _WORDS: Final[Mapping[str, Callable[[_Row, float], str]]] = {
     "halves": _halves,
     "accuracy": _accuracy,
     "size": _size,
+    "certainty": _certainty,
     "members": _members,
     "brightness": _brightness,
     "shifts": _shifts,
