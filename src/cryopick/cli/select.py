@@ -1,26 +1,29 @@
-"""``cryopick select``: keep a part of a table."""
+"""``cryopick select``: keep a part of a table, or the good classes of a classification."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from cryopick.cli.console import print_result
+from cryopick.cli.console import print_result, warn
 from cryopick.cli.options import expand_parameters
+from cryopick.selection.select_classes_parameters import SelectClassesParameters
 from cryopick.selection.subset_parameters import SubsetParameters
 
 __all__ = ["select_app"]
 
 select_app = typer.Typer(
-    help="Keep a part of a table.", no_args_is_help=True, pretty_exceptions_enable=False
+    help="Keep a part of a table, or good classes.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
 )
 
 
 @select_app.callback()
 def _group() -> None:
-    """Keep a part of a table."""
+    """Keep a part of a table, or good classes."""
 
 
 @select_app.command("subset")
@@ -49,3 +52,93 @@ def select_subset_command(
     lines = [f"Kept {result.n_kept:,} of {result.n_before:,} {result.kind}."]
     lines += [f"{path}: {count:,} {result.kind}" for path, count in result.files.items()]
     print_result(result.to_dict(), lines, is_json=is_json)
+
+
+@select_app.command("classes")
+@expand_parameters
+def select_classes_command(
+    classification: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder or a file of a 2D classification of RELION or cryopick, or a stack of "
+            "averages."
+        ),
+    ],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for the result.")],
+    parameters: SelectClassesParameters,
+    selection: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep what was selected before: a backup_selection.star of RELION or cryopick, "
+            "or the folder with it."
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights of the score, instead of those shipped.")
+    ] = None,
+    mask_diameter: Annotated[
+        float | None,
+        typer.Option(
+            help="Of the mask, if the run does not say it; found from the averages if not given. "
+            "[A]"
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier selection in --out.")
+    ] = False,
+    is_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Score the classes of a 2D classification and keep the good ones with their particles.
+
+    Writes particles.star, the averages that are kept (class_averages.mrcs, best first),
+    class_scores.star with the score of every class and what it rests on, class_scores.png, a
+    picture of that, and files that RELION's display opens (rank_optimiser.star,
+    backup_selection.star). If no class is good enough, the scores are written and the exit code
+    is 1.
+    """
+    from cryopick.pipeline.select_classes import select_classes
+
+    result = select_classes(
+        classification,
+        out,
+        parameters,
+        selection=selection,
+        weights=weights,
+        mask_diameter=mask_diameter,
+        overwrite=overwrite,
+    ).values
+    if not is_json:
+        for sentence in result["warnings"]:
+            warn(sentence)
+    print_result(result, _class_lines(result), is_json=is_json)
+
+
+_SHOWN = 50  # classes in the printed table
+
+
+def _class_lines(result: dict[str, Any]) -> list[str]:
+    """Tell what was kept, of which classes, and where it is."""
+    occupied = [c for c in result["classes"] if c["why"] != "empty"]
+    lines = ["class  score  particles  kept"]
+    for one in occupied[:_SHOWN]:
+        score = "-" if one["score"] is None else f"{one['score']:.2f}"
+        count = "-" if one["n_particles"] is None else f"{one['n_particles']}"
+        kept = "yes" if one["is_selected"] else "no"
+        lines.append(f"{one['number']:>5}  {score:>5}  {count:>9}  {kept:<4} {_why(one)}".rstrip())
+    if len(occupied) > _SHOWN:
+        lines.append(f"and {len(occupied) - _SHOWN} more in {result['scores']}")
+    kept = f"Kept {result['n_selected']} of {result['n_occupied']} classes"
+    if result["n_particles"] is not None:
+        kept += f" with {result['n_particles_selected']:,} of {result['n_particles']:,} particles"
+    written = [result[k] for k in ("particles", "averages", "scores") if result[k]]
+    lines += [f"{kept}.", f"{', '.join(written)}; look at {result['gallery']}."]
+    return lines
+
+
+def _why(one: dict[str, Any]) -> str:
+    """Say what a score rests on most, and first why a class is kept if not for its score."""
+    words = [r["text"] for r in one["reasons"][:2]]
+    if one["why"] not in ("score", "below the threshold"):
+        words.insert(0, one["why"])
+    return "; ".join(words)

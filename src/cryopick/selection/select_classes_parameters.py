@@ -1,4 +1,4 @@
-"""Which classes of a 2D classification `select classes` keeps, and what it does to their members."""
+"""Which classes `select classes` keeps, and what it does to their particles."""
 
 from __future__ import annotations
 
