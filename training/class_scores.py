@@ -3,9 +3,9 @@
     python training/class_scores.py --work WORK --out src/cryopick/selection/class_scores.npz
 
 Simulates and classifies sets of particles (`simulated_classifications.py`), measures their
-classes, trains networks, each on its own nine tenths of the sets, and writes their weights. Two cores need
-about half an hour; sets that are in --work from before are not made again. The same seed gives the
-same weights on the same kind of machine.
+classes, trains networks, each on its own nine tenths of the sets, and writes their weights. Two
+cores need about half an hour; sets that are in --work from before are not made again. The same
+seed gives the same weights on the same kind of machine.
 """
 
 from __future__ import annotations

@@ -57,8 +57,8 @@ def draw_set(number: int, *, held_out: bool = False, seed: int = 1) -> Simulated
     diameter = float(np.exp(draw.uniform(np.log(80), np.log(260))))
     box_size = int(draw.choice([40, 60, 76] if held_out else [48, 56, 64]))
     pixel_size = round(diameter / (draw.uniform(0.45, 0.68) * box_size), 3)
-    n_classes = int(draw.integers(8, 31))
-    count = int(np.clip(n_classes * np.exp(draw.uniform(np.log(15), np.log(90))), 300, 1200))
+    n_classes = int(draw.integers(8, 26))
+    count = int(np.clip(n_classes * np.exp(draw.uniform(np.log(15), np.log(90))), 250, 800))
     kind = draw.random()
     junk = (
         0.0 if kind < 0.08 else draw.uniform(0.7, 0.95) if kind > 0.92 else draw.uniform(0.05, 0.6)
@@ -115,7 +115,7 @@ def _draw_run(
 ) -> ClassificationParameters:
     guessed = diameter * draw.uniform(0.85, 1.15)
     return ClassificationParameters(
-        classes=int(np.clip(n_classes * draw.uniform(0.5, 1.5), 4, 45)),
+        classes=int(np.clip(n_classes * draw.uniform(0.5, 1.5), 4, 32)),
         diameter=min(guessed, 0.9 * largest),
         mask_diameter=min(guessed * draw.uniform(1.05, 1.5), largest),
         iterations=int(draw.choice([5, 10, 15, 25], p=[0.15, 0.3, 0.35, 0.2])),
@@ -174,6 +174,6 @@ def label_run(run: Path, truth: Path) -> pd.DataFrame:
     labels = evaluate_classes(rows, known, min_size=_DRAWS).classes
     share = 1 - labels["junk_share"]
     labels["purity"] = ((share - 0.2) / 0.6).clip(0, 1)
-    coherence = labels["coherence"].fillna(0.0)
-    labels["quality"] = ((coherence - 0.2) / 0.6).clip(0, 1) * (labels["n_true"] >= 2)
+    shared = labels["coherence"].fillna(0.0).clip(lower=0) ** 2  # of the variance
+    labels["quality"] = ((shared - 0.2) / 0.6).clip(0, 1) * (labels["n_true"] >= 2)
     return labels
