@@ -1,7 +1,8 @@
 """What a picker brings along by mistake: empty ice, lumps, carbon, clumps, and the gap between two.
 
 Amounts are in units of the particles' own signal, so that junk stands out as much as it does
-in practice whatever the noise.
+in practice whatever the noise. What is made of matter, blobs and gold, is made in `bodies`;
+edges of the field, which are no part of the specimen, in `field_edges`.
 """
 
 from __future__ import annotations
@@ -15,29 +16,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cryopick.simulation.copies import Copies
 from cryopick.simulation.orientations import draw_angles, euler_matrices
 from cryopick.simulation.parameters import ParticleSimulationParameters
 from cryopick.simulation.projection import Model
 
-__all__ = ["JUNK_KINDS", "Contamination", "JunkCopies", "copies_of_junk", "draw_contamination"]
-
-JUNK_KINDS = ("noise", "ice", "carbon", "aggregate", "neighbours")
+__all__ = ["Contamination", "copies_of_junk", "draw_contamination", "uneven_outline"]
 
 _CLUMP_MEMBERS = (4, 9)
 _CLUMP_STEP = (0.45, 0.75)  # diameters
 _GAP = (0.55, 0.9)  # diameters from the centre to each neighbour
 _ICE_HEIGHT = (3.0, 9.0)  # deviations of the signal
 _CARBON_STRENGTH = (3.0, 6.0)  # deviations of the signal, before the CTF
-
-
-@dataclass(frozen=True, kw_only=True)
-class JunkCopies:
-    """Particles that are in junk images."""
-
-    image_index: NDArray[np.int64]  # (m,)
-    species: NDArray[np.int64]  # (m,)
-    rotations: NDArray[np.float64]  # (m, 3, 3)
-    shifts_yx: NDArray[np.float64]  # (m, 2) px from the centre
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,21 +40,19 @@ class Contamination:
 
 def copies_of_junk(
     states: NDArray[np.object_],
-    shifts_yx: NDArray[np.float64],
-    species: NDArray[np.int64],
-    rotations: NDArray[np.float64],
+    centred: Copies,
     models: Sequence[Model],
     parameters: ParticleSimulationParameters,
     generator: np.random.Generator,
-) -> JunkCopies:
+) -> Copies:
     """Draw the particles of clumps and of neighbours.
 
     Parameters
     ----------
     states
         (n,) a kind of junk or ``particle``.
-    shifts_yx, species, rotations
-        Of the particle that would have been in each image: (n, 2) px, (n,), (n, 3, 3).
+    centred
+        The particle that would have been in each image, one for each.
     models
         The species.
     parameters
@@ -75,18 +63,18 @@ def copies_of_junk(
     images: list[int] = []
     offsets: list[NDArray[np.float64]] = [np.empty((0, 2))]
     for image in np.flatnonzero((states == "aggregate") | (states == "neighbours")).tolist():
-        diameter = models[int(species[image])].diameter / parameters.pixel_size
+        diameter = models[int(centred.species[image])].diameter / parameters.pixel_size
         draw = _clump if states[image] == "aggregate" else _neighbours
-        places = draw(diameter, generator) + shifts_yx[image]
+        places = draw(diameter, generator) + centred.shifts_yx[image]
         images.extend([image] * len(places))
         offsets.append(places)
     index = np.array(images, np.int64)
     turned = euler_matrices(draw_angles(len(index), generator=generator))
     is_first = np.diff(index, prepend=-1) != 0
-    turned[is_first] = rotations[index[is_first]]
-    return JunkCopies(
+    turned[is_first] = centred.rotations[index[is_first]]
+    return Copies(
         image_index=index,
-        species=species[index],
+        species=centred.species[index],
         rotations=turned,
         shifts_yx=np.concatenate(offsets),
     )
@@ -123,6 +111,15 @@ def draw_contamination(
     return Contamination(phase=phase, mass=mass)
 
 
+def uneven_outline(angle: Tensor, radius: float, generator: np.random.Generator) -> Tensor:
+    """Radius of a random outline in the direction of each angle (radians), about `radius`."""
+    outline = torch.full_like(angle, radius)
+    for wave, (even, odd) in enumerate(generator.normal(0, 0.12 * radius, (4, 2)), start=1):
+        lobe = float(even) * torch.cos(wave * angle) + float(odd) * torch.sin(wave * angle)
+        outline += lobe / wave
+    return outline.clamp(min=0.3 * radius)
+
+
 def _clump(diameter: float, generator: np.random.Generator) -> NDArray[np.float64]:
     """Members stuck to members, (n, 2) px."""
     members = [np.zeros(2)]
@@ -156,9 +153,5 @@ def _lump(steps: Tensor, generator: np.random.Generator) -> Tensor:
     dy, dx = steps[:, None] - float(centre[0]), steps[None, :] - float(centre[1])
     angle = torch.atan2(dy, dx)
     radius = float(generator.uniform(0.12, 0.35))
-    outline = torch.full_like(angle, radius)
-    for wave, (even, odd) in enumerate(generator.normal(0, 0.12 * radius, (4, 2)), start=1):
-        lobe = float(even) * torch.cos(wave * angle) + float(odd) * torch.sin(wave * angle)
-        outline += lobe / wave
-    inside = 1 - (dy**2 + dx**2) / outline.clamp(min=0.3 * radius) ** 2
+    inside = 1 - (dy**2 + dx**2) / uneven_outline(angle, radius, generator) ** 2
     return float(generator.uniform(*_ICE_HEIGHT)) * torch.sqrt(inside.clamp(min=0))

@@ -9,11 +9,24 @@ from cryopick.errors import ParameterError
 from cryopick.parameters import Parameters, option
 
 __all__ = [
+    "JUNK_KINDS",
     "MicrographSimulationParameters",
     "MicroscopeParameters",
     "ParticleSimulationParameters",
     "SpecimenParameters",
 ]
+
+JUNK_KINDS = (
+    "noise",
+    "ice",
+    "carbon",
+    "aggregate",
+    "neighbours",
+    "blob",
+    "gold",
+    "edge",
+    "overlap",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +36,8 @@ class SpecimenParameters(Parameters):
     phantoms: str = option(
         "barrel",
         help="Particles made by code, one or a list with commas: barrel, shell, rod, small, "
-        "asymmetric, ring, tetramer, cage.",
+        "asymmetric, ring, tetramer, cage; and random, random1, random2, ..., each of a shape of "
+        "its own.",
     )
     model: str = option(
         "",
@@ -33,7 +47,11 @@ class SpecimenParameters(Parameters):
     phantom_diameter: float | None = option(
         None, help="Diameter to make phantoms of, instead of their own.", unit="A", minimum=30
     )
-    phantom_seed: int = option(0, help="Another seed fills the same shapes otherwise.", minimum=0)
+    phantom_seed: int = option(
+        0,
+        help="Another seed fills the same shapes otherwise, and draws other random shapes.",
+        minimum=0,
+    )
     orientation: Literal["random", "preferred"] = option(
         "random", help="Whether views are spread evenly or heaped about three of them."
     )
@@ -166,9 +184,21 @@ class ParticleSimulationParameters(Parameters):
     shift: float = option(6.0, help="Rms distance from the centre.", unit="A", minimum=0)
     junk_fraction: float = option(
         0.15,
-        help="Share of images that hold no particle: noise, ice, carbon, clumps, neighbours.",
+        help="Share of images that hold no particle.",
         minimum=0,
         maximum=1,
+    )
+    junk_kinds: str = option(
+        "noise,ice,carbon,aggregate,neighbours",
+        help="What those images hold, in equal shares, a list with commas of: noise, ice, carbon, "
+        "aggregate, neighbours (the gap between two), blob (denatured protein), gold (a bead), "
+        "edge (of the field), overlap (of two particles).",
+    )
+    crowding: float = option(
+        0.0,
+        help="Other particles near the middle of an image, on average, 0.95 to 1.6 diameters "
+        "away, as in a dense field; fewer where there is no room.",
+        minimum=0,
     )
     coloured_noise: float = option(
         0.3,
@@ -180,3 +210,25 @@ class ParticleSimulationParameters(Parameters):
         50, help="Images that share a micrograph and so its defocus.", minimum=1
     )
     seed: int = option(0, help="The same seed gives the same pixels.", minimum=0)
+
+    @property
+    def kinds_of_junk(self) -> tuple[str, ...]:
+        """The kinds of junk asked for, in order."""
+        return tuple(dict.fromkeys(n.strip() for n in self.junk_kinds.split(",") if n.strip()))
+
+    def check_together(self) -> None:
+        """Check that every kind of junk is one.
+
+        Raises
+        ------
+        ParameterError
+            If a kind of junk is unknown, or none is named.
+        """
+        unknown = [n for n in self.kinds_of_junk if n not in JUNK_KINDS]
+        if unknown or not self.kinds_of_junk:
+            raise ParameterError(
+                "junk_kinds",
+                must=f"be among {', '.join(JUNK_KINDS)}",
+                got=", ".join(unknown) or "none",
+                remedy="For no junk give --junk-fraction 0",
+            )

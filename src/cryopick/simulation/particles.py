@@ -25,7 +25,16 @@ from cryopick.errors import ParameterError
 from cryopick.image.fourier import good_size
 from cryopick.image.masks import circle_mask
 from cryopick.image.normalize import make_background, normalize_images
-from cryopick.simulation.junk import JUNK_KINDS, JunkCopies, copies_of_junk, draw_contamination
+from cryopick.simulation.bodies import draw_bodies
+from cryopick.simulation.copies import (
+    Copies,
+    copies_in_pairs,
+    copies_in_the_crowd,
+    copies_of_some,
+    join_copies,
+)
+from cryopick.simulation.field_edges import cut_at_edges
+from cryopick.simulation.junk import copies_of_junk, draw_contamination
 from cryopick.simulation.microscope import draw_defocus
 from cryopick.simulation.orientations import draw_angles, euler_matrices, view_numbers
 from cryopick.simulation.parameters import (
@@ -40,6 +49,7 @@ __all__ = ["BATCH_SIZE", "Scale", "SimulatedParticles", "calibrate", "simulate_p
 BATCH_SIZE = 250
 _REFERENCES = 200  # projections that set the scale of a stack
 _REFERENCE_STREAM, _MICROGRAPH_STREAM, _BATCH_STREAM = 0, 1, 2  # of random numbers
+_JUNK_STREAM, _CROWD_STREAM = 3, 4  # apart from the others, so that those give what they gave
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,42 +149,33 @@ def simulate_particles(
     -------
     SimulatedParticles
         `BATCH_SIZE` images, fewer at the end of the stack. Each row has a ``state``:
-        ``particle``, or the kind of junk (`JUNK_KINDS`).
+        ``particle``, or the kind of junk (`JUNK_KINDS`). Particles of the
+        crowd are in the images, not in the clean projections.
     """
     draw = np.random.default_rng([parameters.seed, _BATCH_STREAM, batch])
+    more = np.random.default_rng([parameters.seed, _JUNK_STREAM, batch])
     noise = torch.Generator().manual_seed(int(draw.integers(1 << 62)))
-    rows, shifts, species = _draw_rows(models, batch, specimen, microscope, parameters, draw)
-    matrices = euler_matrices(rows[["rot", "tilt", "psi"]].to_numpy())
-    junk = copies_of_junk(
-        rows["state"].to_numpy(), shifts, species, matrices, models, parameters, draw
-    )
-    clean, content = _clean_and_content(
-        rows, shifts, species, matrices, junk, models, parameters, device
-    )
-    contamination = draw_contamination(
-        rows["state"].to_numpy(),
-        parameters,
-        size=_field_size(parameters),
-        generator=draw,
-        noise=noise,
-    )
+    rows, centred = _draw_rows(models, batch, specimen, microscope, parameters, draw)
+    states = rows["state"].to_numpy()
+    others = _draw_others(states, centred, models, batch, specimen, parameters, draw, more)
+    clean, content = _clean_and_content(states, centred, others, models, parameters, device)
     ctf = _ctf(rows, microscope, parameters, device)
-    unit = math.sqrt(parameters.snr)  # deviation of the signal
-    signal = apply_ctf(content * scale.signal + contamination.phase.to(device) * unit, ctf)
-    signal = _crop(signal + contamination.mass.to(device) * unit, parameters)
+    field = _pass_lens(content, states, centred, models, scale, parameters, ctf, draw, more, noise)
+    signal = _crop(field, parameters)
     images = signal + _crop(_noise(ctf, parameters, noise), parameters)
+    images = cut_at_edges(images, np.flatnonzero(states == "edge"), generator=more)
     background = make_background(
         parameters.box_size, radius=scale.mask_radius, has_ramp=False, device=device
     )
     images, _ = normalize_images(images, background)
     last = min(BATCH_SIZE, parameters.number - batch * BATCH_SIZE)
-    rows["view"] = _views(models, species, matrices)
-    rows["species"] = np.array([m.name for m in models], dtype=object)[species]
+    rows["view"] = _views(models, centred.species, centred.rotations)
+    rows["species"] = np.array([m.name for m in models], dtype=object)[centred.species]
     return SimulatedParticles(
         images=images[:last],
         clean=(_crop(clean, parameters) * scale.clean)[:last],
         signal=signal[:last],
-        rotations=matrices[:last],
+        rotations=centred.rotations[:last],
         rows=rows[:last].reset_index(drop=True),
     )
 
@@ -220,7 +221,7 @@ def _draw_rows(
     microscope: MicroscopeParameters,
     parameters: ParticleSimulationParameters,
     draw: np.random.Generator,
-) -> tuple[pd.DataFrame, NDArray[np.float64], NDArray[np.int64]]:
+) -> tuple[pd.DataFrame, Copies]:
     numbers = np.arange(BATCH_SIZE) + batch * BATCH_SIZE
     micrographs = numbers // parameters.per_micrograph
     defoci = {
@@ -231,7 +232,8 @@ def _draw_rows(
     shifts = _draw_shifts(BATCH_SIZE, parameters, draw)
     species = draw.integers(len(models), size=BATCH_SIZE)
     is_junk = draw.random(BATCH_SIZE) < parameters.junk_fraction
-    kinds = np.array(JUNK_KINDS, dtype=object)[draw.integers(len(JUNK_KINDS), size=BATCH_SIZE)]
+    allowed = np.array(parameters.kinds_of_junk, dtype=object)
+    kinds = allowed[draw.integers(len(allowed), size=BATCH_SIZE)]
     rows = pd.DataFrame([vars(defoci[m]) for m in micrographs.tolist()])
     rows["phase_shift"] = microscope.phase_shift
     rows.insert(0, "micrograph", [f"micrographs/sim_{m + 1:05d}.mrc" for m in micrographs])
@@ -241,42 +243,94 @@ def _draw_rows(
     rows["class_number"] = np.where(is_junk, 0, species + 1)
     rows["is_junk"] = is_junk.astype(np.int64)
     rows["state"] = np.where(is_junk, kinds, "particle")
-    return rows, shifts, species
+    return rows, Copies(
+        image_index=np.arange(BATCH_SIZE),
+        species=species,
+        rotations=euler_matrices(angles),
+        shifts_yx=shifts,
+    )
+
+
+def _draw_others(
+    states: NDArray[np.object_],
+    centred: Copies,
+    models: Sequence[Model],
+    batch: int,
+    specimen: SpecimenParameters,
+    parameters: ParticleSimulationParameters,
+    draw: np.random.Generator,
+    more: np.random.Generator,
+) -> Copies:
+    """All particles beside the true ones: those in junk images, and the crowd."""
+    diameters = np.array([m.diameter for m in models]) / parameters.pixel_size
+    others = join_copies(
+        [
+            copies_of_junk(states, centred, models, parameters, draw),
+            copies_in_pairs(np.flatnonzero(states == "overlap"), centred, diameters, more),
+            copies_of_some(np.flatnonzero(states == "edge"), centred, more),
+        ]
+    )
+    crowd = copies_in_the_crowd(
+        parameters.crowding,
+        centred,
+        others,
+        models,
+        pixel_size=parameters.pixel_size,
+        preferred_fraction=specimen.preferred_fraction,
+        generator=np.random.default_rng([parameters.seed, _CROWD_STREAM, batch]),
+    )
+    return join_copies([others, crowd])
 
 
 def _clean_and_content(
-    rows: pd.DataFrame,
-    shifts: NDArray[np.float64],
-    species: NDArray[np.int64],
-    matrices: NDArray[np.float64],
-    junk: JunkCopies,
+    states: NDArray[np.object_],
+    centred: Copies,
+    others: Copies,
     models: Sequence[Model],
     parameters: ParticleSimulationParameters,
     device: torch.device | str,
 ) -> tuple[Tensor, Tensor]:
     """Projections of the true particles alone, and of all particles that are in the images."""
-    good = np.flatnonzero(rows["is_junk"].to_numpy() == 0)
-    clean = _project_all(
-        models,
-        species[good],
-        matrices[good],
-        shifts[good],
-        good,
-        len(rows),
-        parameters,
-        device,
+    clean, rest = (
+        _project_all(
+            models,
+            c.species[chosen],
+            c.rotations[chosen],
+            c.shifts_yx[chosen],
+            c.image_index[chosen],
+            len(states),
+            parameters,
+            device,
+        )
+        for c, chosen in (
+            (centred, np.flatnonzero(states == "particle")),
+            (others, np.arange(len(others.species))),
+        )
     )
-    others = _project_all(
-        models,
-        junk.species,
-        junk.rotations,
-        junk.shifts_yx,
-        junk.image_index,
-        len(rows),
-        parameters,
-        device,
-    )
-    return clean, clean + others
+    return clean, clean + rest
+
+
+def _pass_lens(
+    content: Tensor,
+    states: NDArray[np.object_],
+    centred: Copies,
+    models: Sequence[Model],
+    scale: Scale,
+    parameters: ParticleSimulationParameters,
+    ctf: Tensor,
+    draw: np.random.Generator,
+    more: np.random.Generator,
+    noise: torch.Generator,
+) -> Tensor:
+    """Add what is no particle, image it all, and add what absorbs."""
+    size = _field_size(parameters)
+    contamination = draw_contamination(states, parameters, size=size, generator=draw, noise=noise)
+    bodies = draw_bodies(states, centred.species, models, parameters, size=size, generator=more)
+    content[bodies.image_index] += bodies.density.to(content)
+    contamination.mass[bodies.image_index] += bodies.mass
+    unit = math.sqrt(parameters.snr)  # deviation of the signal
+    phase = content * scale.signal + contamination.phase.to(content) * unit
+    return apply_ctf(phase, ctf) + contamination.mass.to(content) * unit
 
 
 def _project_all(

@@ -9,6 +9,7 @@ apart, one hand.
 
 from __future__ import annotations
 
+import re
 import zlib
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from cryopick.errors import ParameterError
 from cryopick.simulation.orientations import point_group
 from cryopick.simulation.projection import Model
+from cryopick.simulation.random_shapes import draw_shape
 from cryopick.simulation.shapes import SHAPES, Shape
 
 __all__ = ["PROTEIN_CONTRAST", "make_phantom", "phantom_names"]
@@ -42,7 +44,7 @@ Points = NDArray[np.float64]
 
 
 def phantom_names() -> tuple[str, ...]:
-    """Names of all phantoms."""
+    """Names of the phantoms that have a shape of their own."""
     return tuple(SHAPES)
 
 
@@ -52,12 +54,13 @@ def make_phantom(name: str, *, diameter: float | None = None, seed: int = 0) -> 
     Parameters
     ----------
     name
-        One of `phantom_names`.
+        One of `phantom_names`; or ``random``, ``random1``, ``random2``, ...: a shape drawn from
+        the name and the seed.
     diameter
         Of the sphere that holds it, A; without one its natural size. A larger one has more
         residues, not larger ones.
     seed
-        Another seed gives another particle of the same shape.
+        Another seed gives another particle of the same shape, and another random shape.
 
     Returns
     -------
@@ -74,18 +77,11 @@ def make_phantom(name: str, *, diameter: float | None = None, seed: int = 0) -> 
     >>> make_phantom("ring").symmetry
     'D6'
     """
-    if name not in SHAPES:
-        raise ParameterError(
-            "phantom",
-            must=f"be one of {', '.join(SHAPES)}",
-            got=name,
-            remedy="Or give a file with --model",
-        )
+    shape = _shape(name, seed)
     if diameter is not None and not diameter >= 30:
         raise ParameterError(
             "diameter", must="be at least 30 A", got=f"{diameter:g} A", remedy="Give a larger one"
         )
-    shape = SHAPES[name]
     generator = np.random.default_rng([zlib.crc32(name.encode()), seed])
     natural = _Region(shape, 1.0, generator).sample(20000, generator)
     extent = 2 * float(np.linalg.norm(natural, axis=1).max())
@@ -100,6 +96,19 @@ def make_phantom(name: str, *, diameter: float | None = None, seed: int = 0) -> 
         symmetry=shape.symmetry,
         diameter=2 * float(np.linalg.norm(points, axis=1).max()),
     )
+
+
+def _shape(name: str, seed: int) -> Shape:
+    if re.fullmatch(r"random(0|[1-9]\d*)?", name):
+        return draw_shape(np.random.default_rng([zlib.crc32(name.encode()), seed, 1]))
+    if name not in SHAPES:
+        raise ParameterError(
+            "phantom",
+            must=f"be one of {', '.join(SHAPES)}, random, or random and a number",
+            got=name,
+            remedy="Or give a file with --model",
+        )
+    return SHAPES[name]
 
 
 class _Region:
