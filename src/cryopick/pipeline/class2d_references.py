@@ -12,13 +12,23 @@ from torch import Tensor
 
 from cryopick.errors import DataError, FormatError, ParameterError
 from cryopick.io.mrc import read_mrc, read_mrc_header, read_mrc_images
+from cryopick.io.star import read_star
 from cryopick.tables.classification import Classification
 from cryopick.tables.paths import resolve_path
 from cryopick.tables.relion_class2d import read_classification
 
-__all__ = ["UNSAID", "averages_of_run", "read_averages", "read_listed_averages", "read_references"]
+__all__ = [
+    "UNSAID",
+    "averages_of_run",
+    "read_average_table",
+    "read_averages",
+    "read_listed_averages",
+    "read_references",
+]
 
 _TOLERANCE = 0.01  # of the pixel size
+_OF_RUN = ("_optimiser", "_model", "_data", "_sampling")
+_LABEL = "rlnReferenceImage"
 UNSAID = (0.0, 1.0)  # pixel sizes in headers that nobody has filled in
 
 
@@ -28,8 +38,8 @@ def read_references(path: Path, *, n_classes: int, box_size: int, pixel_size: fl
     Parameters
     ----------
     path
-        An MRC stack, or a model, optimiser, data or sampling file of RELION or cryopick, or the
-        folder of such a run.
+        An MRC stack, a table such as ``class_averages.star``, or a model, optimiser, data or
+        sampling file of RELION or cryopick, or the folder of such a run.
     n_classes
         Averages there must be.
     box_size
@@ -96,8 +106,38 @@ def read_averages(path: Path) -> tuple[NDArray[np.float32], float]:
     if path.suffix != ".star" and not path.is_dir():
         pixels = read_mrc(path, dtype=np.float32)
         return pixels.reshape(-1, *pixels.shape[-2:]), read_mrc_header(path).pixel_size
+    is_of_run = path.is_dir() or path.stem.endswith(_OF_RUN)
+    listed = None if is_of_run else read_average_table(path)
+    if listed is not None:
+        return listed
     run = read_classification(path)
     return averages_of_run(run), run.model.pixel_size
+
+
+def read_average_table(path: Path) -> tuple[NDArray[np.float32], float] | None:
+    """Read the averages that a STAR file lists itself.
+
+    Parameters
+    ----------
+    path
+        A table such as ``class_averages.star``, or a model file.
+
+    Returns
+    -------
+    tuple of numpy.ndarray and float
+        (n, y, x), and the A/px of their stack; None if the file lists none.
+
+    Raises
+    ------
+    FormatError
+        If a file is missing, broken or too short.
+    """
+    for table in read_star(path, text=(_LABEL,)).values():
+        if _LABEL in table:
+            halves = [str(name).rpartition("@") for name in table[_LABEL]]
+            places = np.array([int(n) - 1 if n.isdigit() else 0 for n, _, _ in halves], np.int64)
+            return read_listed_averages([stack for _, _, stack in halves], places, path)
+    return None
 
 
 def averages_of_run(run: Classification) -> NDArray[np.float32]:

@@ -13,15 +13,13 @@ from torch import Tensor
 
 from cryopick.errors import DataError, FormatError, ParameterError
 from cryopick.io.mrc import read_mrc, read_mrc_header
-from cryopick.io.star import read_star
 from cryopick.picking.projections import project_map, view_directions
 from cryopick.picking.template_parameters import TemplateParameters
-from cryopick.pipeline.class2d_references import UNSAID, read_averages, read_listed_averages
+from cryopick.pipeline.class2d_references import UNSAID, read_average_table, read_averages
 
 __all__ = ["TemplateImages", "read_templates"]
 
 _HDF = (".hdf", ".h5", ".hdf5")
-_LABEL = "rlnReferenceImage"
 
 
 class TemplateImages(NamedTuple):
@@ -108,13 +106,9 @@ def _read(path: Path) -> tuple[NDArray[np.float32], float, Literal["images", "ma
 def _listed(path: Path) -> tuple[NDArray[np.float32], float]:
     """Averages that a table names itself, else those of the run that a file belongs to."""
     if path.suffix == ".star":
-        for table in read_star(path, text=(_LABEL,)).values():
-            if _LABEL not in table:
-                continue
-            halves = [str(name).rpartition("@") for name in table[_LABEL]]
-            places = np.array([int(n) - 1 if n.isdigit() else 0 for n, _, _ in halves], np.int64)
-            averages, found = read_listed_averages([s for _, _, s in halves], places, path)
-            return averages, _said(found)
+        listed = read_average_table(path)
+        if listed is not None:
+            return listed[0], _said(listed[1])
     return read_averages(path)
 
 

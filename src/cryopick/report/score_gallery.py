@@ -28,6 +28,7 @@ __all__ = ["ScoreGallery", "arrange_scores", "draw_score_gallery", "write_score_
 _OUT = "#c8553d"  # what is not selected
 _SIDES = (1.15, 1.7)  # inches, smallest and largest side of an image: reasons stay readable
 _HEAD, _MARGIN, _SECTION = 0.68, 0.2, 0.38  # inches: above all, around, above a section
+_NARROWEST = 7.6  # inches, so that there is room for the head
 _REASONS, _LINES = 2, 2  # of a class, and lines of each
 _LETTER, _LEADING = 0.6, 1.3  # mean width of a letter, and height of a line, in font sizes
 _REASON_SIZE = 0.82  # of the letters of reasons against those of numbers
@@ -151,7 +152,10 @@ def draw_score_gallery(
     heading = _SECTION / sheet.side
     rows = [math.ceil(len(places) / sheet.columns) for _, _, places in parts]
     height = sum(heading + n * sheet.pitch for n in rows)
-    page = (max(sheet.width * sheet.side, 6.5) + 2 * _MARGIN, height * sheet.side + _HEAD + _MARGIN)
+    page = (
+        max(sheet.width * sheet.side, _NARROWEST) + 2 * _MARGIN,
+        height * sheet.side + _HEAD + _MARGIN,
+    )
     with rc_context(STYLE):
         figure = Figure(figsize=page)
         _add_head(figure, gallery, title, page)
