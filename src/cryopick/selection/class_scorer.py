@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,9 @@ __all__ = [
     "KIND",
     "ClassScorer",
     "Taste",
+    "certain_logit",
     "hidden_values",
+    "read_notes",
     "read_scorer",
     "score_classes",
     "to_weights",
@@ -35,6 +38,7 @@ __all__ = [
 KIND = "class scores"
 _VERSION = 1
 _SHIPPED = "class_scores.npz"
+_SUREST = 1e-4  # distance of a score from 0 and 1 that taste still tells
 _FEWEST_EFFECT = 0.02  # of a score: less is no reason
 
 Floats = NDArray[np.float64]
@@ -50,8 +54,8 @@ class Taste:
 
     def apply(self, score: Floats, hidden: Floats) -> Floats:
         """Score of classes (n,) as the person would, from ours and the hidden values (n, v)."""
-        sure = np.clip(score, 1e-4, 1 - 1e-4)
-        return np.asarray(expit(self.slope * logit(sure) + self.offset + hidden @ self.turn))
+        changed = self.slope * certain_logit(score) + self.offset + hidden @ self.turn
+        return np.asarray(expit(changed))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,11 @@ class ClassScorer:
     networks: tuple[ClassNetwork, ...]
     calibration: Floats  # (2, 2) slope and offset of the logits of purity and quality
     taste: Taste | None = None
+
+
+def certain_logit(score: Floats) -> Floats:
+    """Logit of scores, none of which is taken to be surer than 1 in 10,000."""
+    return np.asarray(logit(np.clip(score, _SUREST, 1 - _SUREST)))
 
 
 def read_scorer(path: Path | None = None) -> ClassScorer:
@@ -76,10 +85,14 @@ def read_scorer(path: Path | None = None) -> ClassScorer:
     FormatError
         If the file is missing, damaged, or of something else.
     """
-    if path is not None:
-        return _from_weights(read_weights(path, kind=KIND, versions=(_VERSION,)), path)
-    with resources.as_file(resources.files("cryopick.selection") / _SHIPPED) as shipped:
-        return _from_weights(read_weights(shipped, kind=KIND, versions=(_VERSION,)), shipped)
+    with _file(path) as found:
+        return _from_weights(read_weights(found, kind=KIND, versions=(_VERSION,)), found)
+
+
+def read_notes(path: Path | None = None) -> dict[str, Any]:
+    """Read how weights were made; parameters and errors as for `read_scorer`."""
+    with _file(path) as found:
+        return dict(read_weights(found, kind=KIND, versions=(_VERSION,)).notes)
 
 
 def score_classes(inputs: ClassInputs, scorer: ClassScorer) -> ClassScores:
@@ -149,6 +162,15 @@ def to_weights(scorer: ClassScorer, notes: Mapping[str, object]) -> Weights:
         arrays["taste"] = np.array([scorer.taste.slope, scorer.taste.offset, *scorer.taste.turn])
     described = {"features": list(FEATURES), "networks": len(scorer.networks), **notes}
     return Weights(kind=KIND, version=_VERSION, arrays=arrays, notes=described)
+
+
+@contextmanager
+def _file(path: Path | None) -> Iterator[Path]:
+    if path is not None:
+        yield Path(path)
+        return
+    with resources.as_file(resources.files("cryopick.selection") / _SHIPPED) as shipped:
+        yield shipped
 
 
 def _from_weights(weights: Weights, path: Path) -> ClassScorer:
