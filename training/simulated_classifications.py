@@ -37,7 +37,7 @@ TRAINING_PHANTOMS = ("barrel", "shell", "rod", "small", "asymmetric", "ring")
 HELD_OUT_PHANTOMS = ("tetramer", "cage")  # with seeds of random shapes that training never draws
 JUNK = ("noise", "ice", "carbon", "aggregate", "neighbours", "blob", "gold", "edge", "overlap")
 RANDOM_SHAPES = 100_000  # seeds of random shapes for training; held-out ones come after
-_DRAWS = 5  # particles that a truth needs for a class to show a view
+_FEWEST = 5  # particles that a class needs to show a view
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,13 +167,17 @@ def label_run(run: Path, truth: Path) -> pd.DataFrame:
     -------
     pandas.DataFrame
         class_number, n_members, n_true, junk_share, coherence, is_view ..., as
-        `cryopick.class2d.evaluate.evaluate_classes` gives them, and purity and quality, 0 to 1.
+        `cryopick.class2d.evaluate.evaluate_classes` gives them, and purity and quality, 0 to 1;
+        in a last row what is in no class, with number 0.
     """
     rows = read_particles(find_classification(run).data).rows
     known = read_class_truth(truth)
-    labels = evaluate_classes(rows, known, min_size=_DRAWS).classes
+    labels = evaluate_classes(rows, known, min_size=_FEWEST).classes
     share = 1 - labels["junk_share"]
     labels["purity"] = ((share - 0.2) / 0.6).clip(0, 1)
     shared = labels["coherence"].fillna(0.0).clip(lower=0) ** 2  # of the variance
     labels["quality"] = ((shared - 0.2) / 0.6).clip(0, 1) * (labels["n_true"] >= 2)
-    return labels
+    none = rows.loc[rows["class_number"] == 0, "image_index"].to_numpy()
+    n_true = int((~known.is_junk[none]).sum())
+    left = pd.DataFrame([{"class_number": 0, "n_members": len(none), "n_true": n_true}])
+    return pd.concat([labels, left], ignore_index=True)

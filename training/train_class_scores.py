@@ -1,6 +1,6 @@
 """Train the networks that score classes, from nothing, and write the file the package ships.
 
-    python training/class_scores.py --work WORK --out src/cryopick/selection/class_scores.npz
+    python training/train_class_scores.py --work WORK --out src/cryopick/selection/class_scores.npz
 
 Simulates and classifies sets of particles (`simulated_classifications.py`), measures their
 classes, trains networks, each on its own nine tenths of the sets, and writes their weights. Two
@@ -61,7 +61,7 @@ def main() -> None:
     calibration = calibrate(logits, classes)
     scorer = ClassScorer(networks=tuple(networks), calibration=calibration)
     notes = {
-        "made_by": "training/class_scores.py",
+        "made_by": "training/train_class_scores.py",
         "seed": given.seed,
         "sets": given.sets,
         "runs": len(runs),
