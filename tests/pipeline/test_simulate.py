@@ -233,6 +233,20 @@ def test_the_commands_print_what_they_made(tmp_path):
     assert json.loads(shown.stdout)["n_images"] == 20
 
 
+def test_a_crowded_stack_of_random_particles_comes_from_the_command_line(tmp_path):
+    command = ["simulate", "particles", "--out", str(tmp_path), "--phantoms", "random1,random7"]
+    command += ["--number", "60", "--box-size", "32", "--pixel-size", "10", "--crowding", "1"]
+    command += ["--junk-kinds", "gold,edge", "--junk-fraction", "0.5", "--phantom-seed", "3"]
+    shown = CliRunner().invoke(app, [*command, "--workers", "1", "--threads", "1", "--json"])
+
+    assert shown.exit_code == 0, shown.output
+    truth = read_particles(tmp_path / "truth.star").rows
+    assert set(truth["cryopickState"]) == {"particle", "gold", "edge"}
+    assert set(truth["cryopickSpecies"]) == {"random1", "random7"}
+    assert read_mrc(tmp_path / "phantoms" / "random7.mrc").max() > 0
+    assert np.isfinite(read_mrc(tmp_path / "particles.mrcs")).all()
+
+
 @pytest.mark.relion
 def test_relion_reads_the_stack_and_its_table(tmp_path):
     if not shutil.which("relion_image_handler"):

@@ -47,7 +47,9 @@ def copies_in_pairs(
     diameters: NDArray[np.float64],
     generator: np.random.Generator,
 ) -> Copies:
-    """Put two particles of one species into each image, so near that they overlap.
+    """Put two particles of one species into each image, so near that compact ones overlap.
+
+    Each lies 0.25 to 0.55 diameters from the middle, on opposite sides.
 
     Parameters
     ----------
@@ -80,7 +82,7 @@ def copies_in_pairs(
 def copies_of_some(
     images: NDArray[np.int64], centred: Copies, generator: np.random.Generator
 ) -> Copies:
-    """Leave the particle that would have been there in half of these images."""
+    """Take the particle that would have been there, in half of these images."""
     kept = images[generator.random(len(images)) < 0.5]
     return Copies(
         image_index=kept,
