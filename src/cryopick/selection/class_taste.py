@@ -34,6 +34,7 @@ __all__ = [
 
 FEWEST_CLASSES: Final = 10
 _FOLDS = 10  # of the classes of a single run
+_SURELY = 2.0  # standard errors
 _STEPS, _SETTLED = 100, 1e-9
 
 Floats = NDArray[np.float64]
@@ -71,9 +72,9 @@ class Trial:
 
     freedom: Freedom
     log_loss: float  # of classes held out
-    excess: float  # over the best width
+    excess: float  # over the best width that is any good
     error: float  # standard error of the excess
-    tells_choices: bool  # better than the mere share of chosen classes, by a standard error
+    is_good: bool  # foretells choices, and keeps more classes as chosen or orders them better
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,10 +123,11 @@ def learn_taste(runs: Sequence[JudgedClasses]) -> LearnedTaste:
     """Learn a taste from choices, as freely as they warrant.
 
     Every width of `FREEDOMS` is tried on choices that were held out: of one run after the other,
-    or, if there is but one run, of one tenth of its classes after the other. Of the widths that
-    tell choices better than the mere share of chosen classes does, by a standard error, the least
-    change is taken whose log-loss is within one standard error of the best one's. The standard
-    errors are those of differences over the same classes.
+    or, if there is but one run, of one tenth of its classes after the other. A change is good if
+    it foretells choices better than the mere share of chosen classes does, by two standard errors
+    of the log-loss, and keeps more classes as chosen, or orders them better, than no change does.
+    The least change is taken whose log-loss is within one standard error of that of the best good
+    one. Standard errors are those of differences over the same classes.
 
     Parameters
     ----------
@@ -257,36 +259,45 @@ def _compare(table: _Table, logits: Sequence[Floats], share: Floats) -> tuple[Tr
     sign = np.where(table.is_selected, 1.0, -1.0)
     weights = table.weights / table.weights.sum()
     losses = [np.logaddexp(0, -sign * logit) for logit in logits]
-    of_share = np.logaddexp(0, -sign * share)
-    gains = [_difference(of_share, loss, weights) for loss in losses]
-    tells = [gain > error for gain, error in gains]
+    is_good = _which_are_good(table, logits, np.logaddexp(0, -sign * share) - np.array(losses))
     means = [float(weights @ loss) for loss in losses]
-    able = [k for k in range(len(losses)) if tells[k] or FREEDOMS[k] == NOTHING]
-    best = min(able, key=means.__getitem__)
+    best = min(np.flatnonzero(is_good), key=means.__getitem__)
     trials = []
     for k, loss in enumerate(losses):
-        excess, error = _difference(loss, losses[best], weights)
+        excess, error = _difference(loss - losses[best], weights)
         trials.append(
             Trial(
                 freedom=FREEDOMS[k],
                 log_loss=means[k],
                 excess=excess,
                 error=error,
-                tells_choices=tells[k],
+                is_good=bool(is_good[k]),
             )
         )
     return tuple(trials)
 
 
-def _difference(a: Floats, b: Floats, weights: Floats) -> tuple[float, float]:
-    """Mean of a - b, and its standard error."""
-    mean = float(weights @ (a - b))
-    return mean, float(np.sqrt(np.sum((weights * (a - b - mean)) ** 2)))
+def _which_are_good(table: _Table, logits: Sequence[Floats], gains: Floats) -> Flags:
+    """Tell which widths are worth a change; `gains`, (widths, n), are over the mere share."""
+    weights = table.weights / table.weights.sum()
+    found = [measure_agreement(expit(logit), table.is_selected, weights) for logit in logits]
+    before = found[FREEDOMS.index(NOTHING)]
+    is_good = []
+    for freedom, after, gain in zip(FREEDOMS, found, gains, strict=True):
+        mean, error = _difference(gain, weights)
+        is_better = after.accuracy > before.accuracy or after.auc > before.auc
+        is_good.append(freedom == NOTHING or (mean > _SURELY * error and is_better))
+    return np.array(is_good)
+
+
+def _difference(values: Floats, weights: Floats) -> tuple[float, float]:
+    """Mean, and its standard error."""
+    mean = float(weights @ values)
+    return mean, float(np.sqrt(np.sum((weights * (values - mean)) ** 2)))
 
 
 def _least_change(trials: Sequence[Trial]) -> int:
-    able = (k for k, t in enumerate(trials) if t.tells_choices or t.freedom == NOTHING)
-    return next(k for k in able if trials[k].excess <= trials[k].error)
+    return next(k for k, t in enumerate(trials) if t.is_good and t.excess <= t.error)
 
 
 def _fit(table: _Table, freedom: Freedom) -> Taste:
