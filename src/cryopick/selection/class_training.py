@@ -92,7 +92,7 @@ def train_network(
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
-            total += float(loss) * len(rows)
+            total += loss.item() * len(rows)
         if report is not None:
             report(epoch, total / len(order))
     return network.eval()
