@@ -287,6 +287,11 @@ def test_a_stack_of_averages_has_no_particles(project):
     assert len(read_mrc(Path("sel/class_averages.mrcs"))) == 4
     assert table("sel/backup_selection.star")["rlnSelected"].tolist() == [1, 1, 0, 1, 1]
     assert read_mrc_header(Path("sel/class_averages.mrcs")).pixel_size == PIXEL
+    listed = select("listed", source="sel/class_averages.star", minimum_score=0)
+    assert listed["n_classes"] == 4
+    np.testing.assert_array_equal(
+        read_mrc(Path("listed/class_averages.mrcs")), read_mrc(Path("sel/class_averages.mrcs"))
+    )
     for name, value in (("regroup", 3), ("minimum_particles", 5)):
         with pytest.raises(ParameterError, match=f"{name} must come with a run"):
             select("new", source="averages.mrcs", **{name: value})

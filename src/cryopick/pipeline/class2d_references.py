@@ -20,6 +20,7 @@ from cryopick.tables.relion_class2d import read_classification
 __all__ = [
     "UNSAID",
     "averages_of_run",
+    "is_of_run",
     "read_average_table",
     "read_averages",
     "read_listed_averages",
@@ -106,12 +107,16 @@ def read_averages(path: Path) -> tuple[NDArray[np.float32], float]:
     if path.suffix != ".star" and not path.is_dir():
         pixels = read_mrc(path, dtype=np.float32)
         return pixels.reshape(-1, *pixels.shape[-2:]), read_mrc_header(path).pixel_size
-    is_of_run = path.is_dir() or path.stem.endswith(_OF_RUN)
-    listed = None if is_of_run else read_average_table(path)
+    listed = None if is_of_run(path) else read_average_table(path)
     if listed is not None:
         return listed
     run = read_classification(path)
     return averages_of_run(run), run.model.pixel_size
+
+
+def is_of_run(path: Path) -> bool:
+    """Tell by its name whether this is a folder or a table of a run."""
+    return path.is_dir() or (path.suffix == ".star" and path.stem.endswith(_OF_RUN))
 
 
 def read_average_table(path: Path) -> tuple[NDArray[np.float32], float] | None:

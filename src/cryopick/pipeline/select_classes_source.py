@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cryopick.errors import DataError, ParameterError, ShapeError, TableError
 from cryopick.io.star import read_star
-from cryopick.pipeline.class2d_references import UNSAID, averages_of_run, read_averages
+from cryopick.pipeline.class2d_references import UNSAID, averages_of_run, is_of_run, read_averages
 from cryopick.pipeline.job import identity_of
 from cryopick.tables.classification import Classification
 from cryopick.tables.paths import resolve_path
@@ -63,7 +63,8 @@ def read_class_source(path: Path, *, mask_diameter: float | None = None) -> Clas
     Parameters
     ----------
     path
-        A file or the folder of a 2D classification of RELION or cryopick, or a stack.
+        A file or the folder of a 2D classification of RELION or cryopick, a stack, or a table
+        of averages such as ``class_averages.star``.
     mask_diameter
         A, instead of what the run says.
 
@@ -88,7 +89,7 @@ def read_class_source(path: Path, *, mask_diameter: float | None = None) -> Clas
             got=f"{mask_diameter:g} A",
             remedy="Change --mask-diameter",
         )
-    if path.suffix == ".star" or path.is_dir():
+    if is_of_run(path):
         run = read_classification(path)
         averages, pixel_size = averages_of_run(run), run.model.pixel_size
     else:
