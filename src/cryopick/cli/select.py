@@ -142,3 +142,60 @@ def _why(one: dict[str, Any]) -> str:
     if one["why"] not in ("score", "below the threshold"):
         words.insert(0, one["why"])
     return "; ".join(words)
+
+
+@select_app.command("learn")
+def select_learn_command(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FOLDER...",
+            help="Folders of cryopick select classes with --classes or --selection, one for each "
+            "run.",
+        ),
+    ],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for the result.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights to begin from, instead of those shipped.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what was learned before in --out.")
+    ] = False,
+    is_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Learn from classes that you have chosen how you would score classes.
+
+    Writes weights for select classes (class_scores.npz), and how well they agree with choices
+    they were not learned from (agreement.png, result.json). Choices that are few, or that the
+    score foretells already, change nothing.
+    """
+    from cryopick.pipeline.select_learn import learn_selection
+
+    result = learn_selection(folders, out, weights=weights, overwrite=overwrite).values
+    if not is_json:
+        for sentence in result["warnings"]:
+            warn(sentence)
+    print_result(result, _learned_lines(result), is_json=is_json)
+
+
+def _learned_lines(result: dict[str, Any]) -> list[str]:
+    """Tell what was learned, how well it agrees, and how to use it."""
+    lines = [
+        f"{one['folder']}: {one['n_selected']} of {one['n_classes']} classes chosen; agrees for "
+        f"{one['n_agree_after']} (before: {one['n_agree_before']})"
+        for one in result["runs"]
+    ]
+    before, after = (f"{100 * result[k]['accuracy']:.0f} %" for k in ("before", "after"))
+    if result["is_changed"]:
+        lines.append(
+            f"Agrees with your choices for {after} of the classes it has not seen (before: "
+            f"{before}); see {result['chart']}."
+        )
+    else:
+        lines.append(
+            f"Your choices change nothing: the score agrees with them for {before} of the classes, "
+            "and what is learned from some foretells the others no better."
+        )
+    same = "" if result["is_changed"] else ", for the same scores as without"
+    return [*lines, f"Use: cryopick select classes RUN --weights {result['weights']}{same}."]

@@ -88,6 +88,7 @@ class LearnedTaste:
     after: Agreement  # of scores that were learned without the run, or the fold
     score_before: tuple[Floats, ...]  # (k,) for each run; NaN for classes that are empty
     score_after: tuple[Floats, ...]  # held out, likewise
+    is_selected: tuple[Flags, ...]  # (k,) for each run, as they were given
     n_classes: int  # not empty
     n_selected: int
 
@@ -161,6 +162,7 @@ def learn_taste(runs: Sequence[JudgedClasses]) -> LearnedTaste:
         after=measure_agreement(after, table.is_selected, table.weights),
         score_before=_scatter(table, before, runs),
         score_after=_scatter(table, after, runs),
+        is_selected=tuple(run.is_selected for run in runs),
         n_classes=len(table.logit),
         n_selected=int(table.is_selected.sum()),
     )
