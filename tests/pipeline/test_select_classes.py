@@ -425,6 +425,8 @@ def test_a_run_of_relion_5_is_selected_from(test_data, project):
     )
     for number, average in averages_of.items():
         np.testing.assert_array_equal(average, averages_of_run(run)[number - 1])
+    ranked = read_star(Path("sel/rank_model.star"))["model_classes"]["rlnReferenceImage"]
+    assert Path(ranked[0].split("@")[1]).samefile(source / "run_it025_classes.mrcs")  # it was moved
     assert "rlnTomoTomogramsFile" in read_star(Path("sel/rank_optimiser.star"))["optimiser_general"]
 
 
