@@ -230,9 +230,9 @@ def _draw(path: Path, learned: LearnedTaste) -> None:
     before = np.concatenate(learned.score_before)
     after = np.concatenate(learned.score_after)
     is_known = np.isfinite(before)
-    panels = [(f"Before, AUC {learned.before.auc:.2f}", before[is_known])]
+    panels = [(f"Score as it was (AUC {learned.before.auc:.2f})", before[is_known])]
     if learned.taste is not None:
-        title = f"Classes it has not seen, AUC {learned.after.auc:.2f}"
+        title = f"Score with your taste, classes it has not seen (AUC {learned.after.auc:.2f})"
         panels.append((title, after[is_known]))
     is_selected = np.concatenate(learned.is_selected)[is_known]
     with writing(path) as handle:

@@ -16,8 +16,9 @@ from cryopick.report.figures import ACCENT, HALF, STYLE, WIDE
 __all__ = ["draw_agreement"]
 
 _INK, _WARM = "#3a3f45", "#c8553d"
-_N_BARS = 20  # from 0 to 1, so that no bar lies on both sides of the middle
-_PALE = 0.4  # opacity of classes on the wrong side
+_PALE_ACCENT, _PALE_WARM = "#a6c7d1", "#e9bbb1"
+_N_BARS = 20  # an even number, so that no bar lies on both sides of the middle
+_EDGES = np.linspace(0, 1, _N_BARS + 1)
 
 Floats = NDArray[np.float64]
 
@@ -47,35 +48,39 @@ def draw_agreement(
         all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axes, (title, score) in zip(all_axes, panels, strict=True):
             _draw(axes, score, is_selected, threshold)
-            axes.set_title(title, loc="left")
-        first = all_axes[0]
-        first.set_ylabel("Classes")
-        first.yaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
-        first.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value):,.0f}"))
+            axes.set_title(title, loc="left", fontsize=10)
+        _set_heights(all_axes[0], [score for _, score in panels], is_selected)
     return figure
 
 
+def _set_heights(axes: Axes, scores: Sequence[Floats], is_selected: NDArray[np.bool_]) -> None:
+    up, down = (
+        max(int(np.histogram(score[which], _EDGES)[0].max()) for score in scores)
+        for which in (is_selected, ~is_selected)
+    )
+    whole = max(up + down, 1)
+    axes.set_ylim(-down - 0.04 * whole, up + 0.16 * whole)  # room for the legend
+    axes.set_ylabel("Classes")
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value):,.0f}"))
+
+
 def _draw(axes: Axes, score: Floats, is_selected: NDArray[np.bool_], threshold: float) -> None:
-    edges = np.linspace(0, 1, _N_BARS + 1)
     is_kept = score >= threshold
-    for which, way, colour, name in (
-        (is_selected, 1, ACCENT, "chosen"),
-        (~is_selected, -1, _WARM, "not chosen"),
+    middles, width = _EDGES[:-1] + 0.5 / _N_BARS, 0.86 / _N_BARS
+    for which, way, colour, pale, name in (
+        (is_selected, 1, ACCENT, _PALE_ACCENT, "chosen"),
+        (~is_selected, -1, _WARM, _PALE_WARM, "not chosen"),
     ):
-        is_wrong = which & (is_kept != is_selected)
-        wrong = np.histogram(score[is_wrong], edges)[0]
-        right = np.histogram(score[which & ~is_wrong], edges)[0]
-        label = f"{name}: {(which & ~is_wrong).sum():,} of {which.sum():,} agree"
-        step = 1 / _N_BARS
-        middles, width = edges[:-1] + step / 2, 0.86 * step
-        axes.bar(middles, way * right, width, color=colour, label=label)
-        axes.bar(middles, way * wrong, width, bottom=way * right, color=colour, alpha=_PALE)
+        is_right = which & (is_kept == is_selected)
+        right = way * np.histogram(score[is_right], _EDGES)[0]
+        wrong = way * np.histogram(score[which & ~is_right], _EDGES)[0]
+        label = f"{name}: {is_right.sum():,} of {which.sum():,} agree"
+        axes.bar(middles, right, width, color=colour, label=label)
+        axes.bar(middles, wrong, width, bottom=right, color=pale)
     axes.axhline(0, color=_INK, lw=0.8)
     axes.axvline(threshold, color=_INK, lw=0.9, ls=(0, (4, 3)))
     axes.grid(visible=True, axis="y")
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel("Score")
-    axes.margins(y=0.12)
     axes.legend(loc="upper center", ncols=2, columnspacing=1.2, handlelength=1.2)
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high + 0.12 * (high - low))

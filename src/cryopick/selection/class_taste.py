@@ -53,7 +53,7 @@ NOTHING: Final = Freedom(level=0.0, turn=0.0)
 FREEDOMS: Final = (  # the least change first
     NOTHING,
     *(Freedom(level=level, turn=0.0) for level in (1.0, 3.0)),
-    *(Freedom(level=3.0, turn=turn) for turn in (0.5, 1.0, 2.0, 4.0, 8.0)),
+    *(Freedom(level=3.0, turn=turn) for turn in (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)),
 )
 
 
@@ -74,7 +74,9 @@ class Trial:
     log_loss: float  # of classes held out
     excess: float  # over the best width that is any good
     error: float  # standard error of the excess
-    is_good: bool  # foretells choices, and keeps more classes as chosen or orders them better
+    is_good: (
+        bool  # foretells choices, and agrees with more of them, or with as many in a better order
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +128,8 @@ def learn_taste(runs: Sequence[JudgedClasses]) -> LearnedTaste:
     Every width of `FREEDOMS` is tried on choices that were held out: of one run after the other,
     or, if there is but one run, of one tenth of its classes after the other. A change is good if
     it foretells choices better than the mere share of chosen classes does, by two standard errors
-    of the log-loss, and keeps more classes as chosen, or orders them better, than no change does.
+    of the log-loss, and keeps more classes as chosen than no change does, or as many and orders
+    them better.
     The least change is taken whose log-loss is within one standard error of that of the best good
     one. Standard errors are those of differences over the same classes.
 
@@ -282,14 +285,19 @@ def _compare(table: _Table, logits: Sequence[Floats], share: Floats) -> tuple[Tr
 def _which_are_good(table: _Table, logits: Sequence[Floats], gains: Floats) -> Flags:
     """Tell which widths are worth a change; `gains`, (widths, n), are over the mere share."""
     weights = table.weights / table.weights.sum()
-    found = [measure_agreement(expit(logit), table.is_selected, weights) for logit in logits]
-    before = found[FREEDOMS.index(NOTHING)]
+    before = _worth(table, logits[FREEDOMS.index(NOTHING)])
     is_good = []
-    for freedom, after, gain in zip(FREEDOMS, found, gains, strict=True):
+    for freedom, logit, gain in zip(FREEDOMS, logits, gains, strict=True):
         mean, error = _difference(gain, weights)
-        is_better = after.accuracy > before.accuracy or after.auc > before.auc
+        is_better = _worth(table, logit) > before
         is_good.append(freedom == NOTHING or (mean > _SURELY * error and is_better))
     return np.array(is_good)
+
+
+def _worth(table: _Table, logit: Floats) -> tuple[float, float]:
+    """Share of the classes kept as chosen; where that is equal, the order decides."""
+    found = measure_agreement(expit(logit), table.is_selected, table.weights)
+    return round(found.accuracy, 9), round(found.auc, 9)
 
 
 def _difference(values: Floats, weights: Floats) -> tuple[float, float]:
