@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -123,7 +125,7 @@ def test_captions_stay_within_their_images_and_the_page(count):
         number = found[1]
         assert found[0].x1 < number.x0
         below = [*found[2:3], *found[4:]]
-        for upper, lower in zip(below, below[1:], strict=False):
+        for upper, lower in itertools.pairwise(below):
             assert upper.y0 > lower.y0
     lowest = {k: min(b.y0 for b in found) for k, found in boxes.items()}
     assert not any(lowest[k] < i.y1 < images[k].y0 for k in lowest for i in images)

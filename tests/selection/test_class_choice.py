@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -57,7 +59,7 @@ def test_a_higher_threshold_never_keeps_more(seed):
             choose(score, count, **{name: t}, minimum_classes=4).is_selected
             for t in np.linspace(0, 1, 23)
         ]
-        for lower, higher in zip(kept, kept[1:], strict=False):
+        for lower, higher in itertools.pairwise(kept):
             assert (lower >= higher).all()
 
 
