@@ -59,11 +59,14 @@ def output_errors(path: Path, *, option: str = "--out") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _REMEDIES:
+        number = error.errno
+        if number == errno.EEXIST:  # of mkdir: where a folder must be is something else
+            number = errno.ENOTDIR
+        if number not in _REMEDIES:
             raise
-        must, remedy = _REMEDIES[error.errno]
+        must, remedy = _REMEDIES[number]
         remedy = remedy.replace("--out", option)
-        reason = os.strerror(error.errno).lower()
+        reason = os.strerror(number).lower()
         raise OutputError(str(path), must=must, got=reason, remedy=remedy) from error
 
 
