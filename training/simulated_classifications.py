@@ -52,7 +52,7 @@ class SimulatedSet:
 
 
 def draw_set(number: int, *, held_out: bool = False, seed: int = 1) -> SimulatedSet:
-    """Draw the parameters of one set; held-out sets have other shapes and finer pixels too."""
+    """Draw the parameters of one set; held-out sets have shapes, boxes and noise of their own."""
     draw = np.random.default_rng([seed, int(held_out), number])
     diameter = float(np.exp(draw.uniform(np.log(80), np.log(260))))
     box_size = int(draw.choice([40, 60, 76] if held_out else [48, 56, 64]))
@@ -76,19 +76,19 @@ def draw_set(number: int, *, held_out: bool = False, seed: int = 1) -> Simulated
         voltage=float(draw.choice([200.0, 300.0])),
         min_defocus=least,
         max_defocus=least + draw.uniform(3000, 15000),
-        bfactor=draw.uniform(30, 200),
+        bfactor=draw.uniform(10, 150),
     )
     particles = ParticleSimulationParameters(
         number=count,
         box_size=box_size,
         pixel_size=pixel_size,
-        snr=float(np.exp(draw.uniform(np.log(0.03), np.log(0.6)))),
+        snr=float(np.exp(draw.uniform(np.log(0.03), np.log(2.0)))),
         mask_diameter=min(1.2 * diameter, 0.95 * box_size * pixel_size),
-        shift=draw.uniform(0.02, 0.08) * diameter,
+        shift=draw.uniform(0.02, 0.2) * diameter,
         junk_fraction=junk,
         junk_kinds=",".join(kinds),
         crowding=crowding,
-        coloured_noise=draw.uniform(0.0, 0.6),
+        coloured_noise=draw.uniform(0.6, 0.8) if held_out else draw.uniform(0.0, 0.6),
         seed=int(draw.integers(1 << 30)),
     )
     largest = 0.97 * box_size * pixel_size
@@ -117,11 +117,12 @@ def _draw_run(
     return ClassificationParameters(
         classes=int(np.clip(n_classes * draw.uniform(0.5, 1.5), 4, 32)),
         diameter=min(guessed, 0.9 * largest),
-        mask_diameter=min(guessed * draw.uniform(1.05, 1.5), largest),
+        mask_diameter=min(guessed * draw.uniform(1.0, 1.6), largest),
         iterations=int(draw.choice([5, 10, 15, 25], p=[0.15, 0.3, 0.35, 0.2])),
         regularisation=float(np.exp(draw.uniform(np.log(0.6), np.log(2.5)))),
         ctf=str(draw.choice(["full", "first-peak", "none"], p=[0.75, 0.1, 0.15])),  # type: ignore[arg-type]
         fill=str(draw.choice(["zero", "noise"], p=[0.7, 0.3])),  # type: ignore[arg-type]
+        center_classes=bool(draw.random() < 0.75),
         junk=junk,
         seed=int(draw.integers(1000)),
     )
