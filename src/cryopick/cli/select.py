@@ -137,8 +137,8 @@ def _class_lines(result: dict[str, Any]) -> list[str]:
 
 
 def _why(one: dict[str, Any]) -> str:
-    """Say what a score rests on most, and first why a class is kept if not for its score."""
-    words = [r["text"] for r in one["reasons"][:2]]
+    """Say what raised (+) or lowered (-) a score most; first why a class is kept if not for it."""
+    words = [f"{'+' if r['effect'] > 0 else '-'} {r['text']}" for r in one["reasons"][:2]]
     if one["why"] not in ("score", "below the threshold"):
         words.insert(0, one["why"])
     return "; ".join(words)
