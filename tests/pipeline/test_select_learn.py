@@ -210,6 +210,7 @@ def test_another_job_in_the_folder_is_not_overwritten_without_being_told(project
         (["nowhere"], {}, FormatError, "nowhere/class_scores.star must"),
         (["round0"], {"out": "round0"}, OutputError, "must be another folder"),
         (["round0"], {"out": "."}, OutputError, "must be another folder"),
+        (["round0"], {"out": "weights.npz/below"}, OutputError, "below must lie in a folder"),
         (["round0"], {"weights": Path("round0/class_scores.star")}, FormatError, "weights"),
     ],
 )

@@ -149,7 +149,7 @@ def select_learn_command(
     folders: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FOLDER...",
+            metavar="FOLDER",
             help="Folders of cryopick select classes with --classes or --selection, one for each "
             "run.",
         ),

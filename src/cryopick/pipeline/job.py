@@ -253,7 +253,7 @@ class Job:
         path = self.folder / "job.json"
         try:
             description = json.loads(path.read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError):
             return {}
