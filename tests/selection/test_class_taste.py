@@ -122,6 +122,22 @@ def test_choices_drawn_from_the_score_change_nothing(seed):
     assert learn_taste(judge("as the score says", seed=seed, runs=4)).taste is None
 
 
+def test_the_least_change_within_a_standard_error_of_the_best_is_taken():
+    found = [learn_taste(judge("strict", seed=seed, runs=2, classes=15)) for seed in range(6)]
+
+    places = []
+    for learned in found:
+        place = FREEDOMS.index(learned.freedom)
+        taken = learned.trials[place]
+        assert taken.excess <= taken.error
+        assert all(t.excess > t.error for t in learned.trials[:place] if t.is_good)
+        good = [t for t in learned.trials if t.is_good]
+        best = min(good, key=lambda t: t.log_loss)
+        assert best.excess == 0
+        places.append(learned.trials.index(best) - place)
+    assert max(places) > 0  # the rule makes a difference
+
+
 def test_a_prior_without_freedom_gives_the_identity_and_a_narrow_one_nearly():
     runs = judge("likes another thing", seed=0)
 
