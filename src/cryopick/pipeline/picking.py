@@ -46,9 +46,17 @@ from cryopick.tables.relion import (
     write_picks_file,
 )
 
-__all__ = ["PickedMicrograph", "PickingResult", "pick_micrographs", "picking_job"]
+__all__ = [
+    "PICKING_FILES",
+    "PickedMicrograph",
+    "PickingResult",
+    "gather_picks",
+    "pick_micrographs",
+    "picking_job",
+    "store_picks",
+]
 
-_RESULTS = ("autopick.star", "coords_suffix_autopick.star", "summary.star", "failed.star")
+PICKING_FILES = ("autopick.star", "coords_suffix_autopick.star", "summary.star", "failed.star")
 _SIZED = 20  # micrographs whose size is looked up to estimate memory
 
 
@@ -168,7 +176,6 @@ def pick_micrographs(
         inputs, pixel_size=pixel_size, **(ctf.lens if ctf is not None else {})
     )
     fields = _fields(micrographs, ctf, compute.devices, Path(folder))
-    names = [str(n) for n in micrographs.rows["micrograph"]]
     job = picking_job(
         folder,
         picker=picker,
@@ -184,9 +191,32 @@ def pick_micrographs(
         executor = make_executor(compute, n_items=len(tasks), bytes_per_item=_bytes(fields, picker))
         pick = partial(_pick_field, picker=picker)  # may be large, and goes to each worker once
         records = job.run(executor, pick, tasks, progress=progress)
-        picked = tuple(_picked(n, r) for n, r in zip(names, records, strict=True))
-        result = PickingResult(folder=Path(folder), micrographs=picked)
-        _write_lists(result, micrographs)
+        return gather_picks(Path(folder), micrographs, records)
+
+
+def gather_picks(
+    folder: Path, micrographs: Micrographs, records: Sequence[Record]
+) -> PickingResult:
+    """Write the lists that join the micrographs of a job.
+
+    Parameters
+    ----------
+    folder
+        Of the job.
+    micrographs
+        That were picked.
+    records
+        What became of each, in their order.
+
+    Raises
+    ------
+    OutputError
+        If a list cannot be written.
+    """
+    names = [str(n) for n in micrographs.rows["micrograph"]]
+    picked = tuple(_picked(n, r) for n, r in zip(names, records, strict=True))
+    result = PickingResult(folder=folder, micrographs=picked)
+    _write_lists(result, micrographs)
     return result
 
 
@@ -212,7 +242,7 @@ def picking_job(
     adjustable
         Names of parameters that may differ from those of a job in the folder.
     """
-    lists = _RESULTS if has_table else (*_RESULTS, "micrographs.star")
+    lists = PICKING_FILES if has_table else (*PICKING_FILES, "micrographs.star")
     of_lens = ctf.to_dict() if ctf is not None else {}
     return Job(
         folder,
@@ -271,19 +301,47 @@ def _pick_field(field: _Field, picker: Picker) -> dict[str, Any]:
     if field.ctf is not None:
         lens = find_ctf(micrograph, field.ctf, pixel_size=field.pixel_size)
     found = _pick(micrograph, field, picker, lens.ctf)
+    stored = store_picks(found, folder=field.folder, key=field.key, ctf=lens.source)
+    stored["files"] += _write_maps(found, max(micrograph.shape), field)
+    return stored
+
+
+def store_picks(found: FieldPicks, *, folder: Path, key: str, ctf: str = "") -> dict[str, Any]:
+    """Write the peaks and the picks of one micrograph.
+
+    Parameters
+    ----------
+    found
+        Peaks.
+    folder
+        Of the job.
+    key
+        Names the results of the micrograph.
+    ctf
+        Where its CTF came from; empty where nothing asked for it.
+
+    Returns
+    -------
+    dict
+        What the ledger says of the micrograph.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be written.
+    """
     peaks = _table_of(found)
     picks = peaks[found.is_pick]
-    files = [f"{field.key}_autopick.star", f"peaks/{field.key}_peaks.star"]
-    write_picks_file(field.folder / files[1], peaks)
-    write_picks_file(field.folder / files[0], picks)
-    files += _write_maps(found, max(micrograph.shape), field)
+    files = [f"{key}_autopick.star", f"peaks/{key}_peaks.star"]
+    write_picks_file(folder / files[1], peaks)
+    write_picks_file(folder / files[0], picks)
     return {
         "n_picks": len(picks),
         "n_peaks": len(peaks),
         "mean_fom": float(picks["fom"].mean()) if len(picks) else 0.0,
         "threshold": float(found.threshold),
         "valid_fraction": float(found.valid_fraction),
-        "ctf": lens.source,
+        "ctf": ctf,
         "files": files,
     }
 
