@@ -17,6 +17,7 @@ from cryopick.cli.micrograph_options import (
     warn_of_refused,
 )
 from cryopick.cli.options import expand_parameters
+from cryopick.cli.pick_topaz import topaz_app
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.picking.blob_parameters import BlobParameters
 from cryopick.picking.log_parameters import LogParameters
@@ -31,6 +32,7 @@ __all__ = ["pick_app"]
 pick_app = typer.Typer(
     help="Find particles in micrographs.", no_args_is_help=True, pretty_exceptions_enable=False
 )
+pick_app.add_typer(topaz_app, name="topaz")
 
 
 @pick_app.callback()

@@ -110,7 +110,7 @@ def effective_particles(
     pixels: float,
     is_whole: bool = False,
 ) -> float:
-    """Number to tell Topaz so that it expects the right share of particles among the unlabelled.
+    """Find the number to tell Topaz so that it expects the right share of the unlabelled.
 
     Topaz turns a number n into n A f / N of the N pixels, where A is the area of a disc and f
     its error (`prior_inflation`), takes the labelled m A f / N off and expects the rest among
