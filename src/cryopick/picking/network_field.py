@@ -1,0 +1,81 @@
+"""A micrograph as the network sees it: `PARTICLE` pixels to a diameter, even, unit noise."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cryopick.picking.network import PARTICLE
+from cryopick.picking.search_field import SearchField, prepare_search
+
+__all__ = ["NetworkField", "prepare_network_field"]
+
+_CLIP = 6.0  # deviations
+_SMALLEST, _LARGEST = 0.8, 1.25  # diameters: sizes that masks and filters spare
+
+
+class NetworkField(NamedTuple):
+    """What the network sees, and where it comes from."""
+
+    image: Tensor  # (y, x) float32, particles white; 0 where the field is not valid
+    search: SearchField
+
+
+def prepare_network_field(
+    micrograph: Tensor,
+    *,
+    pixel_size: float,
+    diameter: float,
+    edge_distance: float,
+    white_particles: bool,
+    mask: bool,
+) -> NetworkField:
+    """Make a micrograph ready for the network.
+
+    Parameters
+    ----------
+    micrograph
+        (y, x), real, any device.
+    pixel_size
+        A/px of `micrograph`.
+    diameter
+        Of the particle, A.
+    edge_distance
+        Least distance of a pick from the edge of what is not damaged, A.
+    white_particles
+        Whether particles are already white.
+    mask
+        Whether to leave out ice, carbon and holes.
+
+    Returns
+    -------
+    NetworkField
+        Shrunk to 24 px a diameter (a coarser field stays as it is), without what is much longer
+        than a particle, divided by the robust deviation of its valid part and clipped at 6.
+
+    Raises
+    ------
+    DataError
+        If a pixel is not finite or the field is constant.
+    ShapeError
+        If `micrograph` has not two axes.
+    """
+    search = prepare_search(
+        micrograph,
+        pixel_size=pixel_size,
+        working_pixel_size=diameter / PARTICLE,
+        min_diameter=_SMALLEST * diameter,
+        max_diameter=_LARGEST * diameter,
+        edge_distance=edge_distance,
+        white_particles=white_particles,
+        mask=mask,
+    )
+    image = search.valid_image(search.image_rfft)
+    valid = image[search.is_valid]
+    if len(valid):
+        middle = valid.median()
+        spread = 1.4826 * (valid - middle).abs().median()
+        image = ((image - middle) / spread.clamp_min(1e-6)).clamp(-_CLIP, _CLIP)
+    return NetworkField(torch.where(search.is_valid, image, 0.0).float(), search)

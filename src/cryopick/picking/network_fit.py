@@ -1,0 +1,274 @@
+"""From marked fields to a model that can be trusted: validation, calibration, threshold."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from cryopick.picking.evaluate import match_picks
+from cryopick.picking.network import PARTICLE, PickNetwork, apply_in_tiles
+from cryopick.picking.network_pick import PickModel, find_centres
+from cryopick.picking.network_training import TrainingField, TrainingProgress, fit_network
+
+__all__ = ["Found", "TrainedModel", "calibrate", "find_in_field", "fit_model", "validate"]
+
+_MATCH = 0.3  # diameters
+_APART = 0.7  # diameters between two picks
+_TILE = 1024
+_PATIENCE = 3  # reports without a better validation
+_MOST_HIDDEN = 4.0  # unmarked particles for each marked one, at most
+_SAMPLED = 6  # fields that particles are counted on
+_SURE = 0.5  # probability from which a peak counts as a particle
+_LOWEST_LOGIT = -8.0
+_OFFSET = 3.0  # spread of the offset that a calibration finds, before it has seen anything
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Peaks of some fields, best first within each, and which are marked particles."""
+
+    logit: Floats  # (n,)
+    is_marked: Bools  # (n,) matched with a marked particle
+    n_marked: int  # particles marked in these fields
+    n_fields: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """A model and how it came about."""
+
+    model: PickModel
+    validation: Found
+    average_precision: float  # on the fields held out; what is not marked counts as wrong
+    n_expected: float  # particles of a field, marked or not
+    steps: int
+    history: list[tuple[int, float, float]] = field(default_factory=list)  # step, loss, precision
+
+
+def fit_model(
+    fields: Sequence[TrainingField],
+    held_out: Sequence[TrainingField],
+    *,
+    network: PickNetwork,
+    steps: int,
+    n_expected: float | None = None,
+    rejected_weight: float = 0.5,
+    seed: int = 0,
+    every: int = 100,
+    patience: int = _PATIENCE,
+    report: Callable[[TrainingProgress, float], None] | None = None,
+) -> TrainedModel:
+    """Train, stop when fields held out are picked no better, calibrate, and set the threshold.
+
+    Parameters
+    ----------
+    fields, held_out
+        To learn from, and to validate on; both with marked particles.
+    network
+        To begin from.
+    steps
+        At most.
+    n_expected
+        Particles in a field on average, marked or not; estimated if not given.
+    rejected_weight, seed, every
+        As `fit_network` takes them.
+    patience
+        Reports without a better validation after which training ends.
+    report
+        Called with where training stands and the average precision on the fields held out.
+    """
+    n_marked = sum(len(f.particles) for f in fields) / len(fields)
+    share = _HiddenShare(n_marked, n_expected)
+    course = _Course(held_out, fields, share, patience, report)
+    fit_network(
+        fields,
+        network=network,
+        steps=steps,
+        hidden_share=share.value,
+        rejected_weight=rejected_weight,
+        seed=seed,
+        every=every,
+        report=course.look,
+    )
+    assert course.best is not None
+    found = validate(course.best, held_out)
+    marked_share = 1 / (1 + share.value())
+    slope, offset = calibrate(found, marked_share=marked_share)
+    chance = expit(slope * found.logit + offset)
+    model = PickModel(
+        network=course.best,
+        slope=slope,
+        offset=offset,
+        threshold=best_threshold(chance, n_true=found.n_marked / marked_share),
+    )
+    return TrainedModel(
+        model=model,
+        validation=found,
+        average_precision=course.best_precision,
+        n_expected=n_marked * (1 + share.value()),
+        steps=course.best_step,
+        history=course.history,
+    )
+
+
+class _HiddenShare:
+    """Unmarked particles for each marked one: given, or counted as training goes on."""
+
+    def __init__(self, n_marked: float, n_expected: float | None) -> None:
+        self._is_given = n_expected is not None
+        self._n_marked = max(n_marked, 1e-6)
+        expected = 1.2 * n_marked if n_expected is None else n_expected
+        self._share = max(0.0, expected / self._n_marked - 1)
+
+    def value(self) -> float:
+        return self._share
+
+    def count(self, network: PickNetwork, fields: Sequence[TrainingField]) -> None:
+        """Count particles on some fields; go half of the way to what is found."""
+        if self._is_given:
+            return
+        some = fields[:: max(1, len(fields) // _SAMPLED)]
+        marked = sum(len(f.particles) for f in some)
+        sure = sum(int((expit(find_in_field(network, f)[1]) > _SURE).sum()) for f in some)
+        found = min(max(0.0, sure / max(marked, 1) - 1), _MOST_HIDDEN)
+        self._share = (self._share + found) / 2
+
+
+class _Course:
+    """Follows training: the best network so far, and when to stop."""
+
+    def __init__(
+        self,
+        held_out: Sequence[TrainingField],
+        fields: Sequence[TrainingField],
+        share: _HiddenShare,
+        patience: int,
+        report: Callable[[TrainingProgress, float], None] | None,
+    ) -> None:
+        self.best: PickNetwork | None = None
+        self.best_precision = -1.0
+        self.best_step = 0
+        self.history: list[tuple[int, float, float]] = []
+        self._held_out, self._fields, self._share = held_out, fields, share
+        self._report, self._patience = report, patience
+        self._since = 0
+
+    def look(self, progress: TrainingProgress, network: PickNetwork) -> bool:
+        """Validate; True ends training."""
+        network.eval()
+        precision = _average_precision(validate(network, self._held_out))
+        self._share.count(network, self._fields)
+        network.train()
+        self.history.append((progress.step, progress.loss, precision))
+        self._since += 1
+        if precision > self.best_precision:
+            self.best = copy.deepcopy(network).eval()
+            self.best_precision, self.best_step, self._since = precision, progress.step, 0
+        if self._report is not None:
+            self._report(progress, precision)
+        return self._since >= self._patience
+
+
+def find_in_field(network: PickNetwork, field: TrainingField) -> tuple[Floats, Floats]:
+    """Find the peaks of a field.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Positions (n, 2), y and x in px, and logits (n,), best first.
+    """
+    answer = apply_in_tiles(network, field.image, tile=_TILE)
+    positions, chance = find_centres(
+        torch.sigmoid(answer[0]), answer[1:], field.is_valid, min_distance=_APART * PARTICLE
+    )
+    sure = chance.double().cpu().numpy().clip(1e-9, 1 - 1e-9)
+    return positions.double().cpu().numpy(), np.log(sure / (1 - sure))
+
+
+def validate(network: PickNetwork, fields: Sequence[TrainingField]) -> Found:
+    """Pick fields and match what is found with what is marked; what is ignored does not count."""
+    logits, marked = [], []
+    for one in fields:
+        positions, logit = find_in_field(network, one)
+        matched = match_picks(
+            positions[:, ::-1], logit, one.particles[:, ::-1], radius=_MATCH * PARTICLE
+        )
+        is_marked = np.isfinite(matched)
+        is_ignored = np.zeros(len(positions), bool)
+        if len(one.ignored) and len(positions):
+            away = np.linalg.norm(positions[:, None] - one.ignored[None], axis=2).min(1)
+            is_ignored = (away < 0.5 * PARTICLE) & ~is_marked
+        logits.append(logit[~is_ignored])
+        marked.append(is_marked[~is_ignored])
+    return Found(
+        logit=np.concatenate(logits),
+        is_marked=np.concatenate(marked),
+        n_marked=sum(len(f.particles) for f in fields),
+        n_fields=len(fields),
+    )
+
+
+def _average_precision(found: Found) -> float:
+    order = np.argsort(-found.logit, kind="stable")
+    hit = found.is_marked[order]
+    precision = np.cumsum(hit) / np.arange(1, len(hit) + 1)
+    return float((precision * hit).sum() / max(found.n_marked, 1))
+
+
+def calibrate(found: Found, *, marked_share: float) -> tuple[float, float]:
+    """Find slope and offset that make logits those of being a particle.
+
+    Parameters
+    ----------
+    found
+        Of fields held out.
+    marked_share
+        Share of the particles that are marked: a particle is marked with this probability,
+        whatever it looks like (Elkan and Noto, KDD 2008).
+    """
+    logit, truth = found.logit, found.is_marked.astype(np.float64)
+    used = logit > _LOWEST_LOGIT
+    logit, truth = logit[used], truth[used]
+    if not len(logit):
+        return 1.0, 0.0
+    n_marked = truth.sum()  # one more of each kind than was seen, as Platt (1999) has it
+    truth = np.where(truth > 0, (n_marked + 1) / (n_marked + 2), 1 / (len(truth) - n_marked + 2))
+
+    def loss(values: Floats) -> float:
+        chance = marked_share * expit(values[0] * logit + values[1])
+        chance = np.clip(chance, 1e-9, 1 - 1e-9)
+        fit = -(truth * np.log(chance) + (1 - truth) * np.log(1 - chance)).sum()
+        return float(fit + 0.5 * (values[0] - 1) ** 2 + 0.5 * (values[1] / _OFFSET) ** 2)
+
+    best = minimize(loss, np.array([1.0, 0.0]), method="Nelder-Mead").x
+    return float(max(best[0], 0.05)), float(best[1])
+
+
+def best_threshold(chance: Floats, *, n_true: float) -> float:
+    """Find the probability at which the expected F1 is best.
+
+    Parameters
+    ----------
+    chance
+        (n,) probabilities of the peaks of fields like those to be picked.
+    n_true
+        Particles in these fields.
+    """
+    descending = np.sort(chance)[::-1]
+    if not len(descending):
+        return 0.5
+    hits = np.cumsum(descending)
+    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + max(n_true, hits[-1] * 0.5))
+    best = int(f1.argmax())
+    following = descending[best + 1] if best + 1 < len(descending) else 0.0
+    return float(np.clip((descending[best] + following) / 2, 0.05, 0.95))

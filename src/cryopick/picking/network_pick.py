@@ -1,0 +1,144 @@
+"""Pick particles in a micrograph with a trained network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cryopick.image.peaks import local_maxima, suppress_close
+from cryopick.picking.field_picks import FieldPicks
+from cryopick.picking.network import MARGIN, PARTICLE, STRIDE, PickNetwork, apply_in_tiles
+from cryopick.picking.network_field import NetworkField, prepare_network_field
+from cryopick.picking.network_parameters import NetworkParameters
+
+__all__ = ["PickModel", "find_centres", "network_bytes", "pick_network"]
+
+_FLOOR = 0.01  # probability: peaks below are of no use to anyone
+_AROUND = 2  # grid points about a peak whose ways to the centre are averaged
+
+
+@dataclass(frozen=True, kw_only=True)
+class PickModel:
+    """A trained network, and what its logits mean."""
+
+    network: PickNetwork
+    slope: float  # calibrated logit = slope * logit + offset
+    offset: float
+    threshold: float  # probability from which a peak is a pick
+
+
+def pick_network(
+    micrograph: Tensor, *, pixel_size: float, parameters: NetworkParameters, model: PickModel
+) -> FieldPicks:
+    """Pick one field.
+
+    Parameters
+    ----------
+    micrograph
+        (y, x), real; on the device of the network.
+    pixel_size
+        A/px.
+    parameters
+        Of the picker.
+    model
+        The network and its calibration.
+
+    Returns
+    -------
+    FieldPicks
+        The figure of merit is the probability of a particle.
+
+    Raises
+    ------
+    DataError
+        If a pixel is not finite or the field is constant.
+    """
+    field = prepare_network_field(
+        micrograph,
+        pixel_size=pixel_size,
+        diameter=parameters.diameter,
+        edge_distance=parameters.edge_distance * parameters.diameter,
+        white_particles=parameters.white_particles,
+        mask=parameters.mask,
+    )
+    answer = apply_in_tiles(model.network, field.image, tile=parameters.tile)
+    chance = torch.sigmoid(model.slope * answer[0] + model.offset)
+    distance = parameters.distance / field.search.pixel_size
+    searched = field.search.is_searched
+    positions, scores = find_centres(chance, answer[1:], searched, min_distance=distance)
+    best = _full_size(chance, field) if parameters.write_fom_maps else None
+    given = parameters.threshold
+    return field.search.as_picks(
+        positions,
+        scores=scores,
+        diameters=torch.full_like(scores, parameters.diameter),
+        threshold=model.threshold if given is None else given,
+        best=best,
+    )
+
+
+def find_centres(
+    chance: Tensor, ways: Tensor, is_searched: Tensor, *, min_distance: float
+) -> tuple[Tensor, Tensor]:
+    """Find the peaks of a map of probabilities, below its grid.
+
+    Parameters
+    ----------
+    chance
+        (y, x) probabilities on the grid of the network.
+    ways
+        (2, y, x) y and x of the way from each grid point to the centre, px of the field.
+    is_searched
+        (y, x) bool, px of the field: where a centre may lie.
+    min_distance
+        Of two peaks, px of the field.
+
+    Returns
+    -------
+    tuple of Tensor
+        Positions (n, 2), y and x in px of the field, and probabilities (n,), best first.
+    """
+    scores = torch.where(is_searched[::STRIDE, ::STRIDE], chance, 0.0)
+    pixels = local_maxima(scores, radius=1, floor=_FLOOR)
+    positions = _refined(scores, ways, pixels)
+    kept = suppress_close(positions.double().cpu().numpy(), min_distance=min_distance)
+    index = torch.from_numpy(kept).to(pixels.device)
+    chosen = pixels[index]
+    return positions[index], scores[chosen[:, 0], chosen[:, 1]]
+
+
+def _refined(scores: Tensor, ways: Tensor, pixels: Tensor) -> Tensor:
+    """Average where the grid points about a peak say that the centre is, by their probability."""
+    height, width = scores.shape
+    steps = torch.arange(-_AROUND, _AROUND + 1, device=pixels.device)
+    rows = (pixels[:, 0, None, None] + steps[:, None]).clamp(0, height - 1)
+    columns = (pixels[:, 1, None, None] + steps[None, :]).clamp(0, width - 1)
+    weight = scores[rows, columns].square()
+    total = weight.sum((1, 2)).clamp_min(1e-12)
+    centre_y = (weight * (STRIDE * rows + ways[0][rows, columns])).sum((1, 2)) / total
+    centre_x = (weight * (STRIDE * columns + ways[1][rows, columns])).sum((1, 2)) / total
+    return torch.stack([centre_y, centre_x], 1)
+
+
+def _full_size(chance: Tensor, field: NetworkField) -> Tensor:
+    rows, columns = field.image.shape
+    return chance.repeat_interleave(STRIDE, 0).repeat_interleave(STRIDE, 1)[:rows, :columns]
+
+
+def network_bytes(side: int, pixel_size: float, *, parameters: NetworkParameters) -> int:
+    """Estimate the peak memory of `pick_network`.
+
+    Parameters
+    ----------
+    side
+        Of the micrograph, px.
+    pixel_size
+        A/px of the micrograph.
+    parameters
+        Of the picker.
+    """
+    work = side * pixel_size / max(pixel_size, parameters.diameter / PARTICLE)
+    seen = min(work, parameters.tile + 2 * MARGIN)
+    return int(60 * side**2 + 150 * work**2 + 250 * seen**2)
