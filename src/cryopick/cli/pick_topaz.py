@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -137,9 +138,10 @@ def setup_command(
     program = set_up_topaz(
         out, python=python, torch_index=torch_index, report=None if is_json else warn
     )
+    path = shlex.quote(str(program.path))
     lines = [
         f"Topaz {program.version}: {program.path}",
-        f"Name it with --executable, or: export CRYOPICK_TOPAZ_EXECUTABLE={program.path}",
+        f"Name it with --executable, or: export CRYOPICK_TOPAZ_EXECUTABLE={path}",
     ]
     result = {"executable": str(program.path), "version": program.version}
     print_result(result, lines, is_json=is_json)

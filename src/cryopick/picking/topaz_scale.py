@@ -19,6 +19,7 @@ __all__ = [
 _FIELD_OF_VIEW = 71  # px: what the network resnet8 sees
 _LEAST_DOWNSCALE = 4  # of RELION
 _COARSEST = 8.0  # A/px that are still right for Topaz (its manual: 4 to 8)
+_ACROSS = 16  # px across a particle that the least factor must leave
 _FULL = 0.9  # share of the pixels in labelled discs, as Topaz counts, that leaves no background
 
 
@@ -36,8 +37,8 @@ def choose_scale(*, diameter: float, pixel_size: float, downscale: int = 0) -> T
 
     The factor is round(2 D / a / 71) for a diameter D and a pixel size a, so that the network
     sees two diameters; the radii are D / 8 and D / 2, rounded. RELION's least factor of 4 is
-    kept as far as pixels do not become coarser than 8 A, so that micrographs that are binned
-    already keep their particles.
+    kept as far as a particle stays 16 px wide and pixels do not become coarser than 8 A:
+    micrographs that are binned already, or hold small particles, are shrunk less.
 
     Parameters
     ----------
@@ -58,7 +59,8 @@ def choose_scale(*, diameter: float, pixel_size: float, downscale: int = 0) -> T
     >>> choose_scale(diameter=180, pixel_size=0.885)
     TopazScale(downscale=6, pixel_size=5.31, training_radius=4, picking_radius=17)
     """
-    least = min(_LEAST_DOWNSCALE, max(1, int(_COARSEST / pixel_size)))
+    coarsest = min(_COARSEST, diameter / _ACROSS)
+    least = min(_LEAST_DOWNSCALE, max(1, int(coarsest / pixel_size)))
     factor = downscale or max(_round(2 * diameter / pixel_size / _FIELD_OF_VIEW), least)
     size = round(pixel_size * factor, 9)
     scale = TopazScale(factor, size, _round(diameter / (8 * size)), _round(diameter / (2 * size)))

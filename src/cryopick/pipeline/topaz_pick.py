@@ -102,7 +102,6 @@ def pick_with_topaz(
         shutil.rmtree(folder / _FIELDS, ignore_errors=True)
         make_folder(folder / _FIELDS)
         try:
-            (folder / _LOG).unlink(missing_ok=True)
             stream = _stream(folder, program, parameters, compute, scale, model, micrographs)
             store = partial(_store, folder=folder, parameters=parameters)
             records = job.run(stream, store, _tasks(micrographs), progress=progress)
