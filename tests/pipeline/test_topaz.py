@@ -440,10 +440,11 @@ def test_what_topaz_is_told_is_what_was_asked_for(topaz_project):
         model="resnet8_u32",
         threshold=-8.0,
         topaz_args="--batch-size 2",
+        compute=TopazComputeParameters(device="cuda:1"),
     )
 
     command = Path("pick/topaz.log").read_text().splitlines()[0]
-    assert command.endswith("extract -r 8 -t -8 -d -1 -m resnet8_u32 -v --batch-size 2")
+    assert command.endswith("extract -r 8 -t -8 -d 1 -m resnet8_u32 -v --batch-size 2")
 
 
 def test_a_model_is_a_file_or_a_known_name_and_used_at_its_own_scale(topaz_project):
