@@ -7,6 +7,7 @@ short, the CTF left out. For each class there is what the truth says of its memb
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -136,7 +137,8 @@ def make_set(one: SimulatedSet, folder: Path) -> list[Path]:
     list of Path
         Folders of the runs, each with RELION's files of the last iteration and ``labels.csv``.
     """
-    outs = [folder / f"set_{one.number:05d}_{n}" for n in range(len(one.runs))]
+    digest = hashlib.sha256(repr(one).encode()).hexdigest()[:8]  # another draw is another set
+    outs = [folder / f"set_{one.number:05d}_{digest}_{n}" for n in range(len(one.runs))]
     if all((out / "labels.csv").exists() for out in outs):
         return outs
     with tempfile.TemporaryDirectory() as temporary:

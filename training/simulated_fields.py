@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from simulated_classifications import RANDOM_SHAPES, TRAINING_PHANTOMS
 
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.io.micrograph import read_micrograph
@@ -21,6 +20,7 @@ from cryopick.simulation.parameters import (
     MicroscopeParameters,
     SpecimenParameters,
 )
+from simulated_classifications import RANDOM_SHAPES, TRAINING_PHANTOMS
 
 __all__ = ["FieldSet", "draw_fields", "make_fields", "training_field"]
 

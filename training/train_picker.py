@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from simulated_fields import draw_fields, make_fields
 
 from cryopick.picking.network import PickNetwork
 from cryopick.picking.network_fit import fit_model
 from cryopick.picking.network_training import TrainingField, TrainingProgress
 from cryopick.pipeline.pick_models import write_model
+from simulated_fields import draw_fields, make_fields
 
 SETS, STEPS = 300, 4000
 _HELD_OUT = 10  # every so many sets

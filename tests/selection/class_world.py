@@ -17,10 +17,10 @@ def radius_and_angle(size: int = SIZE) -> tuple[NDArray[np.float64], NDArray[np.
     return np.hypot(y, x), np.arctan2(y, x)
 
 
-def masked(image: NDArray[np.float64], *, radius: float = 26.0) -> NDArray[np.float32]:
-    """Image inside a circle with a soft edge of 3 px, 0 outside."""
+def masked(image: NDArray[np.float64], *, radius: float = 25.0) -> NDArray[np.float32]:
+    """Image inside a circle with a soft edge of 5 px, 0 outside."""
     distance, _ = radius_and_angle(image.shape[-1])
-    edge = np.clip((radius + 3 - distance) / 3, 0, 1)
+    edge = np.clip((radius + 5 - distance) / 5, 0, 1)
     return np.asarray(image * 0.5 * (1 - np.cos(math.pi * edge)), np.float32)
 
 

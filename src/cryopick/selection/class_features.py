@@ -31,13 +31,13 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {  # what is told, and left out, 
     "certainty": ("certainty",),
     "members": ("likelihood", "junk_share"),
     "brightness": ("norm", "norm_spread"),
-    "shifts": ("shift_spread",),
+    "shifts": ("shift_spread_in_run",),
     **LOOKS,
 }
 FEATURES: Final = tuple(name for names in GROUPS.values() for name in names)
 
 _FRC_LIMIT = 0.143
-_FINEST = 0.8  # of the Nyquist frequency: halves are compared up to there
+_COARSEST, _FINEST = 1.5, 14.0  # details across the mask between which halves are compared
 
 Floats = NDArray[np.float64]
 
@@ -129,7 +129,7 @@ def _run_features(
         mean_count = max(1.0, counts[counts > 0].mean()) if (counts > 0).any() else 1.0
         size = np.log10(counts)
         size[counts == 0] = np.nan
-        information = _information(run)
+        information = _information(run, diameter)
         found = {
             "detail": detail,
             "detail_in_run": _relative(detail, counts),
@@ -167,13 +167,17 @@ def _by_class(run: Classification, name: str) -> Floats | None:
     return np.asarray(np.nan_to_num(table.to_numpy(np.float64)[:, 1:], posinf=0.0, neginf=0.0))
 
 
-def _information(run: Classification) -> Floats:
-    """Logarithm of the Shannon information of an average, sum of 2 pi r log2(1 + ssnr)."""
+def _information(run: Classification, diameter: float) -> Floats:
+    """Logarithm of the Shannon information of what is in the mask, sum of 2 pi r log2(1 + ssnr).
+
+    r counts the details across the mask's `diameter`, A, so that the box does not count.
+    """
     ssnr = _by_class(run, "ssnr")
     if ssnr is None:
         return np.full(run.n_classes, np.nan)
     rings = np.arange(1, ssnr.shape[1] + 1)
-    bits = (2 * np.pi * rings * np.log2(1 + np.maximum(ssnr, 0))).sum(1)
+    share = diameter / (run.model.box_size * run.model.pixel_size)  # of the box's side
+    bits = share**2 * (2 * np.pi * rings * np.log2(1 + np.maximum(ssnr, 0))).sum(1)
     return np.asarray(np.log10(np.maximum(bits, 1e-2)))
 
 
@@ -182,15 +186,17 @@ def _halves(run: Classification, diameter: float) -> dict[str, Floats]:
     frc = _by_class(run, "fsc")
     if frc is None or not np.any(frc):
         return {}
-    last = max(4, int(_FINEST * frc.shape[1]))
-    frc = frc[:, 1:last]  # ring 1 is mostly what the mask makes of any two images
-    fallen = frc < _FRC_LIMIT
-    first = np.where(fallen.any(1), fallen.argmax(1), frc.shape[1])
+    share = diameter / (run.model.box_size * run.model.pixel_size)
+    details = share * np.arange(1, frc.shape[1] + 1)  # across the mask, of each ring
     unknown = ~frc.any(1)
-    mean = frc.mean(1)
+    compared = (details > _COARSEST) & (details <= _FINEST)
+    if not compared.any():
+        return {}
+    mean = frc[:, compared].mean(1)
     mean[unknown] = np.nan
-    box = run.model.box_size * run.model.pixel_size
-    detail = np.log2((first + 2.0) * diameter / box)
+    fallen = (frc < _FRC_LIMIT) & (details > _COARSEST)
+    first = np.where(fallen.any(1), fallen.argmax(1), frc.shape[1] - 1)
+    detail = np.log2(details[first])
     detail[unknown] = np.nan
     return {"frc_mean": mean, "frc_detail": detail}
 
@@ -214,30 +220,31 @@ def _members(run: Classification, counts: Floats, diameter: float) -> dict[str, 
     is_ours = "soft_count" in run.classes.columns  # another program's likelihood is another
 
     def mean(values: Floats) -> Floats:
-        total = np.bincount(number, np.nan_to_num(values), minlength=run.n_classes + 1)[1:]
+        known = np.isfinite(values)
+        size = np.bincount(number, known, minlength=run.n_classes + 1)[1:]
+        total = np.bincount(number, np.where(known, values, 0.0), minlength=run.n_classes + 1)[1:]
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(total / counts)
+            return np.asarray(np.where(size > 0, total / size, np.nan))
 
     found: dict[str, Floats] = {}
     if "max_probability" in rows.columns:
         found["certainty"] = _relative(mean(rows["max_probability"].to_numpy(float)), counts)
     if "log_likelihood" in rows.columns and is_ours:
         values = rows["log_likelihood"].to_numpy(float)
-        accepted = values[number > 0]
+        accepted = values[(number > 0) & np.isfinite(values)]
         middle = np.median(accepted) if len(accepted) else 0.0
         spread = np.median(np.abs(accepted - middle)) if len(accepted) else 1.0
         found["likelihood"] = mean(((values - middle) / max(spread, 1e-6)).clip(-5, 5))
     if "junk_probability" in rows.columns:
         found["junk_share"] = mean(rows["junk_probability"].to_numpy(float))
-    if "norm_correction" in rows.columns:
-        norm = rows["norm_correction"].to_numpy(float)
-        norm = np.log(np.maximum(norm / max(float(np.median(norm)), 1e-6), 1e-3))
+    if "norm_correction" in rows.columns and rows["norm_correction"].nunique() > 1:
+        norm = rows["norm_correction"].to_numpy(float)  # all alike: nobody has corrected it
+        norm = np.log(np.maximum(norm / max(float(np.nanmedian(norm)), 1e-6), 1e-3))
         average = mean(norm)
         spread2 = mean(norm**2) - average**2
         found |= {"norm": average, "norm_spread": np.sqrt(np.maximum(spread2, 0))}
     x, y = (rows[name].to_numpy(float) for name in ("shift_x", "shift_y"))
-    square = mean(x**2 + y**2)
-    with np.errstate(divide="ignore"):
-        spread = np.log2(np.maximum(np.sqrt(square) / diameter, 1e-3))
-    found["shift_spread"] = spread
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = np.log2(np.maximum(np.sqrt(mean(x**2 + y**2)) / diameter, 1e-3))
+    found["shift_spread_in_run"] = _relative(spread, counts)
     return found

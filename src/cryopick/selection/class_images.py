@@ -20,7 +20,9 @@ __all__ = ["MASK_RADIUS", "ClassPictures", "find_mask_radius", "make_pictures"]
 
 MASK_RADIUS = 29.0  # px of a picture
 _UNMASKED = 0.48  # of the box: where there is no mask
-_OUTSIDE = 0.03  # of the deviation: less than this is outside a mask
+_OUTSIDE = 0.005  # of the deviation: less than this is outside a mask
+_EDGE = 5  # px: how far masks fall off, as RELION and `class2d em` have it
+_AT_ONCE = 32  # averages
 _RIM = (0.82, 0.96)  # of the mask's radius: there is solvent
 _LARGEST = 12.0  # deviations
 
@@ -45,24 +47,36 @@ def find_mask_radius(averages: Tensor) -> float:
     Returns
     -------
     float
-        px; 0.48 n where nothing is masked. Beyond it no average deviates from its corners by
-        more than 3 % of its deviation.
+        px; 0.48 n where nothing is masked. Outside the mask no average deviates from its corners
+        by more than 0.5 % of its deviation. That is the end of the edge, about 5 px wide, that
+        programs add to the radius they are told, and so it is taken off again.
     """
     require_shape(averages, "k n n", name="averages")
     size = averages.shape[-1]
-    corner = averages[:, :1, :1]
-    excess = (averages - corner).double()
-    scale = averages.double().std(dim=(1, 2)).clamp(min=1e-30)
-    used = averages.std(dim=(1, 2)) > 0
-    if not bool(used.any()):
-        return _UNMASKED * size
-    power = (excess[used] / scale[used, None, None]).square().mean(0)
-    steps = torch.arange(size, device=averages.device) - size // 2
-    ring = torch.hypot(steps[:, None].double(), steps[None, :].double()).round().long()
-    count = torch.bincount(ring.flatten()).double()
-    profile = (torch.bincount(ring.flatten(), power.flatten()) / count).sqrt()
+    profile = _deviation_profile(averages)
     inside = torch.nonzero(profile > _OUTSIDE)
-    return min(float(inside.max()), _UNMASKED * size) if len(inside) else _UNMASKED * size
+    outermost = int(inside.max()) if len(inside) else size
+    if outermost >= _UNMASKED * size:
+        return _UNMASKED * size
+    return max(outermost + 0.5 - _EDGE, 0.2 * size)
+
+
+def _deviation_profile(averages: Tensor) -> Tensor:
+    """Deviation from the corners at each radius, in deviations of the average, float64."""
+    size = averages.shape[-1]
+    power = torch.zeros(size, size, dtype=torch.float64, device=averages.device)
+    count = 0
+    for some in torch.split(averages, _AT_ONCE):  # memory is that of some averages
+        values = some.double()
+        scale = values.std(dim=(1, 2))
+        used = scale > 0
+        excess = (values - values[:, :1, :1])[used] / scale[used, None, None]
+        power += excess.square().sum(0)
+        count += int(used.sum())
+    steps = torch.arange(size, device=averages.device) - size // 2
+    ring = torch.hypot(steps[:, None].double(), steps[None, :].double()).round().long().flatten()
+    total = torch.bincount(ring, power.flatten() / max(count, 1))
+    return (total / torch.bincount(ring).clamp(min=1)).sqrt()
 
 
 def make_pictures(averages: Tensor, *, mask_radius: float | None = None) -> ClassPictures:
@@ -90,21 +104,27 @@ def make_pictures(averages: Tensor, *, mask_radius: float | None = None) -> Clas
     radius = find_mask_radius(averages) if mask_radius is None else mask_radius
     radius = min(radius, _UNMASKED * size)
     matrix = _interpolation(size, radius / MASK_RADIUS).to(averages.device)
-    pixels = matrix @ averages.double() @ matrix.T
+    made = [_picture(some.double(), matrix) for some in torch.split(averages, _AT_ONCE)]
+    return ClassPictures(
+        pixels=torch.cat([pixels for pixels, _ in made]),
+        deviation=torch.cat([deviation for _, deviation in made]),
+        mask_radius=radius,
+    )
+
+
+def _picture(averages: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels (k, IMAGE_SIZE, IMAGE_SIZE) of averages, and their deviation before it was 1."""
+    pixels = matrix @ averages @ matrix.T
     steps = torch.arange(IMAGE_SIZE, device=averages.device, dtype=torch.float64) - IMAGE_SIZE // 2
     distance = torch.hypot(steps[:, None], steps[None, :]) / MASK_RADIUS
     rim = (distance > _RIM[0]) & (distance < _RIM[1])
     within = distance < _RIM[1]
     pixels = (pixels - pixels[:, rim].mean(1)[:, None, None]) * _soft_edge(distance)
     deviation = pixels[:, within].square().mean(1).sqrt()
-    is_empty = deviation <= 1e-6 * averages.double().abs().amax(dim=(1, 2)).clamp(min=1e-30)
+    is_empty = deviation <= 1e-6 * averages.abs().amax(dim=(1, 2)).clamp(min=1e-30)
     scale = torch.where(is_empty, torch.inf, deviation)
     pixels = (pixels / scale[:, None, None]).clamp(-_LARGEST, _LARGEST)
-    return ClassPictures(
-        pixels=pixels.float(),
-        deviation=torch.where(is_empty, 0.0, deviation),
-        mask_radius=radius,
-    )
+    return pixels.float(), torch.where(is_empty, 0.0, deviation)
 
 
 def _soft_edge(distance: Tensor) -> Tensor:

@@ -50,13 +50,18 @@ def _size(row: _Row, effect: float) -> str:
 
 
 def _members(row: _Row, effect: float) -> str:
-    if np.isfinite(row["junk_share"]):
+    if np.isfinite(row["junk_share"]) and not abs(row["likelihood"]) > 1:
         return f"members {row['junk_share']:.0%} likely junk"
-    return "members fit well" if effect > 0 else "members fit badly"
+    if abs(row["likelihood"]) > 0.3:
+        word = "better" if row["likelihood"] > 0 else "worse"
+        return f"members fit {word} than usual"
+    return "members fit as usual"
 
 
 def _certainty(row: _Row, effect: float) -> str:
-    return "members sure of their place" if effect > 0 else "members unsure of their place"
+    if abs(row["certainty"]) < 0.02:
+        return "members as sure of their place as usual"
+    return f"members {'more' if row['certainty'] > 0 else 'less'} sure of their place than usual"
 
 
 def _brightness(row: _Row, effect: float) -> str:
@@ -66,24 +71,25 @@ def _brightness(row: _Row, effect: float) -> str:
 
 
 def _shifts(row: _Row, effect: float) -> str:
-    return f"shifted by {2 ** row['shift_spread']:.0%} of the mask"
+    return f"members shifted {2 ** row['shift_spread_in_run']:.1f} times as far as usual"
 
 
 def _contrast(row: _Row, effect: float) -> str:
-    if row["amplitude_in_run"] > 1:
+    if abs(row["amplitude_in_run"]) > 0.7:
         return f"{np.exp(row['amplitude_in_run']):.1f} times as strong as usual"
-    return "stands out" if effect > 0 else "does not stand out"
+    return f"contrast {np.exp(row['contrast']):.1f}"
 
 
 def _background(row: _Row, effect: float) -> str:
-    word = "even" if effect > 0 else "uneven"
-    return f"{word} background ({np.exp(row['background']):.0%} of the average)"
+    return f"background varies by {np.exp(row['background']):.0%} of the average"
 
 
 def _edge(row: _Row, effect: float) -> str:
     if row["edge_share"] >= 0.02:
         return f"{row['edge_share']:.0%} of the mask's edge is bright"
-    return f"edge free, {row['scattered_share']:.0%} scattered"
+    if row["scattered_share"] >= 0.02:
+        return f"{row['scattered_share']:.0%} of the density is scattered"
+    return "nothing bright at the mask's edge"
 
 
 def _shape(row: _Row, effect: float) -> str:
@@ -93,7 +99,7 @@ def _shape(row: _Row, effect: float) -> str:
 
 
 def _texture(row: _Row, effect: float) -> str:
-    return "fine structure like protein" if effect > 0 else "structure unlike protein"
+    return "structure like protein" if effect > 0 else "structure unlike protein"
 
 
 def _look(row: _Row, effect: float) -> str:
