@@ -63,6 +63,12 @@ def test_topaz_expects_the_true_share_among_the_unlabelled(radius, inflation):
     assert share == pytest.approx((expected - labelled) * disc_pixels(radius) / pixels)
 
 
+def test_a_loss_that_takes_no_labels_off_gets_the_true_share_of_all():
+    given = {"expected": 70.0, "labelled": 30.0, "radius": 2, "inflation": 5, "pixels": 1e5}
+
+    assert effective_particles(**given, is_whole=True) * 5 == pytest.approx(70.0)
+
+
 def test_the_error_of_topaz_is_that_of_a_cube_of_layers():
     counted = {1: 15, 2: 65, 3: 203, 4: 441}  # pixels of a particle as Topaz 0.3.20 counts them
 

@@ -227,9 +227,12 @@ def test_a_training_that_fails_gives_its_own_words_and_no_model(topaz_project, s
 
 
 def test_a_training_without_a_model_is_no_success(topaz_project):
-    said = refusal(ParameterError, train, executable=stand_in("exit 0\n"))
+    Path("train").mkdir()
+    Path("train/model_epoch10.sav").write_text("of a training that was stopped")
 
-    assert "let `topaz train` write model_epoch10.sav" in said
+    said = refusal(ProjectError, train, executable=stand_in("exit 0\n"))
+
+    assert "`topaz train` must write model_epoch10.sav; got no such file" in said
 
 
 _CURVE = (
@@ -250,6 +253,11 @@ def test_the_model_of_the_best_epoch_is_taken_or_that_asked_for(topaz_project):
     assert (last.epoch, last.auprc, last.model.read_text()) == (3, 0.5, "3\n")
     assert again == best
     assert Path("runs").read_text() == "once\n" * 2  # the second call found its result
+    labels = Path("labels.star").read_text()
+    Path("labels.star").unlink()
+    Path("labels.star").write_text(labels.replace("1.", "2.", 1))
+    assert train(executable=program, epochs=3).epoch == 2
+    assert Path("runs").read_text() == "once\n" * 3
 
 
 def test_a_topaz_that_counts_otherwise_is_told_another_number(topaz_project):

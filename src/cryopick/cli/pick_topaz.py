@@ -26,7 +26,7 @@ from cryopick.picking.topaz_parameters import (
 
 if TYPE_CHECKING:
     from cryopick.pipeline.picking import PickingResult
-    from cryopick.pipeline.topaz_train import TopazTraining
+    from cryopick.pipeline.topaz_train_run import TopazTraining
 
 __all__ = ["topaz_app"]
 

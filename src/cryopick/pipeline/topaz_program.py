@@ -25,6 +25,7 @@ _TELLING = (
     re.compile(r"\b(error|killed|not found|no such file|cannot|failed)\b", re.IGNORECASE),
 )
 _PATIENCE = 600  # seconds for the first start of a program on a slow disk
+_COLUMNS = 4  # of every table that Topaz prints, at least
 _KEPT = 60  # lines that an error is sought in
 _WIDEST = 200  # characters of a sentence's evidence
 
@@ -190,7 +191,7 @@ class TopazRun:
     def lines(self) -> Iterator[str]:
         """Yield what the process says, its errors included, line by line.
 
-        Lines without a tab go to the log as well.
+        Lines that are no rows of a table go to the log as well.
 
         Raises
         ------
@@ -200,7 +201,7 @@ class TopazRun:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             text = line.rstrip("\n")
-            if "\t" not in text or text.startswith("#"):
+            if text.count("\t") < _COLUMNS - 1 or text.startswith("#"):
                 self._write(text)
                 self._last.append(text)
             if self._needs_gpu and "Falling back to CPU" in text:

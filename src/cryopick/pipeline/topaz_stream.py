@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import torch
 
 from cryopick.errors import CryopickError
 from cryopick.execution.local import Outcome
@@ -67,6 +68,8 @@ class TopazStream:
         """
         if not items:
             return
+        if self.threads:
+            torch.set_num_threads(self.threads)
         run = TopazRun(
             self.program,
             ["extract", *self.arguments],
