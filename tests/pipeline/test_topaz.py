@@ -227,8 +227,9 @@ def test_a_training_that_fails_gives_its_own_words_and_no_model(topaz_project, s
 
 
 def test_a_training_without_a_model_is_no_success(topaz_project):
-    Path("train").mkdir()
-    Path("train/model_epoch10.sav").write_text("of a training that was stopped")
+    stopped = stand_in("echo old > model_epoch10.sav\n" + _KILLED, name="stopped")
+    refusal(ProjectError, train, executable=stopped)
+    assert Path("train/model_epoch10.sav").exists()
 
     said = refusal(ProjectError, train, executable=stand_in("exit 0\n"))
 
