@@ -122,7 +122,7 @@ def test_a_saved_selection_and_a_stack(folder, cryopick):
 def test_a_threshold_that_no_class_reaches_is_one_sentence(folder, cryopick):
     ended = cryopick("select", "classes", "em", "--out", "sel", "--minimum-score", 1, *WEIGHTS)
 
-    refused(ended, "must be at least 1 for it to be kept", "Look at sel/class_scores.png")
+    refused(ended, "must be at least 1.00 for it to be kept", "Look at sel/class_scores.png")
     assert Path("sel/class_scores.png").exists()
 
 

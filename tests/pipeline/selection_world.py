@@ -1,11 +1,18 @@
-"""A small run of a 2D classification whose classes, poses and groups are known, and weights."""
+"""A small run of a 2D classification whose classes, poses and groups are known, and weights.
+
+A plugin of pytest: a test module takes its fixtures with ``pytest_plugins``, and imports the
+rest before pytest could rewrite it (PYTEST_DONT_REWRITE).
+"""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from classification_world import PIXEL, SIZE, shapes
 from particle_world import optics_table, particles_of, write_stack
@@ -13,9 +20,11 @@ from particle_world import optics_table, particles_of, write_stack
 from cryopick.alignment.transform import transform_images
 from cryopick.io.mrc import write_mrc
 from cryopick.io.weights import write_weights
+from cryopick.pipeline.select_classes import select_classes
 from cryopick.selection.class_features import GROUPS
 from cryopick.selection.class_network import ClassNetwork
 from cryopick.selection.class_scorer import ClassScorer, to_weights
+from cryopick.selection.select_classes_parameters import SelectClassesParameters
 from cryopick.tables.classification import (
     Classification,
     ModelValues,
@@ -27,6 +36,34 @@ from cryopick.tables.relion_class2d import write_classification
 COUNTS = (40, 30, 0, 12, 25)  # of classes 1 to 5; 10 more are of class 0
 OFF_CENTRE = (3.0, -2.0)  # px, of the average of class 1
 MASK = 0.9 * SIZE * PIXEL  # A
+
+
+@pytest.fixture(scope="module")
+def selection_files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        make_run(Path("Class2D/job003"))
+    make_weights(folder / "weights.npz")
+    return folder
+
+
+@pytest.fixture
+def project(selection_files, tmp_path, monkeypatch):
+    """A folder with a run in ``Class2D/job003``, all names relative to the folder."""
+    shutil.copytree(selection_files, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def select(out: str = "sel", source: str = "Class2D/job003", **given: Any) -> dict[str, Any]:
+    """Run `select classes` with the weights of the project."""
+    own = ("selection", "mask_diameter", "pixel_size", "overwrite")
+    others = {k: given.pop(k) for k in own if k in given}
+    weights = Path(given.pop("weights", "weights.npz"))
+    parameters = SelectClassesParameters(**given)
+    return select_classes(Path(source), Path(out), parameters, weights=weights, **others).values
 
 
 def averages() -> torch.Tensor:
@@ -117,11 +154,11 @@ def _tables(folder: Path, particles, optimiser: dict[str, object]) -> Classifica
     )
 
 
-def make_weights(path: Path) -> Path:
+def make_weights(path: Path, *, offset: float = 0.0) -> Path:
     """Write weights of networks that have learned nothing: their scores are all different."""
     torch.manual_seed(0)
     network = ClassNetwork(GROUPS).eval()
-    calibration = np.array([[30.0, 30.0], [0.0, 0.0]])
+    calibration = np.array([[30.0, 30.0], [offset, offset]])
     scorer = ClassScorer(networks=(network,), calibration=calibration)
     write_weights(path, to_weights(scorer, {}))
     return path

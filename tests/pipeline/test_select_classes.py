@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from classification_world import PIXEL, SIZE, shapes
-from selection_world import COUNTS, MASK, OFF_CENTRE, averages, make_run, make_weights
+from selection_world import COUNTS, MASK, OFF_CENTRE, averages, make_run, select
 
 from cryopick.alignment.transform import transform_images
 from cryopick.errors import DataError, OutputError, ParameterError, ProjectError, TableError
@@ -21,44 +21,17 @@ from cryopick.io.star import read_star, write_star
 from cryopick.picking.template_parameters import TemplateParameters
 from cryopick.pipeline.class2d_references import averages_of_run, read_references
 from cryopick.pipeline.scored_classes import read_scored_classes
-from cryopick.pipeline.select_classes import select_classes
 from cryopick.pipeline.show import read_images
 from cryopick.pipeline.templates import read_templates
 from cryopick.selection.class_features import class_inputs
-from cryopick.selection.select_classes_parameters import SelectClassesParameters
 from cryopick.tables.relion import read_particles
 from cryopick.tables.relion_class2d import read_classification
+
+pytest_plugins = ("selection_world",)
 
 ALL = ("particles", "class_averages", "backup_selection", "class_scores", "rank_optimiser",
        "rank_model", "rank_data", "rank_sampling")  # fmt: skip
 OCCUPIED = [1, 2, 4, 5]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("made")
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        make_run(Path("Class2D/job003"))
-    make_weights(folder / "weights.npz")
-    return folder
-
-
-@pytest.fixture
-def project(made, tmp_path, monkeypatch):
-    """A folder with a run in ``Class2D/job003``, all names relative to the folder."""
-    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def select(out="sel", source="Class2D/job003", **given):
-    own = ("selection", "mask_diameter", "overwrite")
-    others = {k: given.pop(k) for k in own if k in given}
-    parameters = SelectClassesParameters(**given)
-    weights = Path("weights.npz")
-    return select_classes(Path(source), Path(out), parameters, weights=weights, **others).values
 
 
 def table(path):
@@ -240,7 +213,7 @@ def test_what_was_known_of_the_classes_comes_back(project):
 
 
 def test_no_class_good_enough_is_one_sentence_but_the_scores_are_there_to_choose(project):
-    with pytest.raises(DataError, match=r"must be at least 1 for it to be kept; got 0\.\d\d for"):
+    with pytest.raises(DataError, match=r"must be at least 1\.00 for it to be kept; got 0\.\d\d for"):
         select(minimum_score=1)
 
     names = {p.name for p in Path("sel").iterdir()}

@@ -9,6 +9,7 @@ import typer
 
 from cryopick.cli.console import print_result, warn
 from cryopick.cli.options import expand_parameters
+from cryopick.selection.score_words import show_score
 from cryopick.selection.select_classes_parameters import SelectClassesParameters
 from cryopick.selection.subset_parameters import SubsetParameters
 
@@ -84,6 +85,10 @@ def select_classes_command(
             "[A]"
         ),
     ] = None,
+    pixel_size: Annotated[
+        float | None,
+        typer.Option(help="Of a stack of averages, instead of what its header says. [A]"),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier selection in --out.")
     ] = False,
@@ -106,6 +111,7 @@ def select_classes_command(
         selection=selection,
         weights=weights,
         mask_diameter=mask_diameter,
+        pixel_size=pixel_size,
         overwrite=overwrite,
     ).values
     if not is_json:
@@ -122,7 +128,7 @@ def _class_lines(result: dict[str, Any]) -> list[str]:
     occupied = [c for c in result["classes"] if c["why"] != "empty"]
     lines = ["class  score  particles  kept"]
     for one in occupied[:_SHOWN]:
-        score = "-" if one["score"] is None else f"{one['score']:.2f}"
+        score = "-" if one["score"] is None else show_score(one["score"], result["threshold"])
         count = "-" if one["n_particles"] is None else f"{one['n_particles']}"
         kept = "yes" if one["is_selected"] else "no"
         lines.append(f"{one['number']:>5}  {score:>5}  {count:>9}  {kept:<4} {_why(one)}".rstrip())
@@ -131,6 +137,9 @@ def _class_lines(result: dict[str, Any]) -> list[str]:
     kept = f"Kept {result['n_selected']} of {result['n_occupied']} classes"
     if result["n_particles"] is not None:
         kept += f" with {result['n_particles_selected']:,} of {result['n_particles']:,} particles"
+        inside = result["n_particles_in_classes"]
+        if outside := result["n_particles"] - inside:
+            kept += f" ({inside:,} in classes, {outside:,} in none)"
     written = [result[k] for k in ("particles", "averages", "scores") if result[k]]
     lines += [f"{kept}.", f"{', '.join(written)}; look at {result['gallery']}."]
     return lines

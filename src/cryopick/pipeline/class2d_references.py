@@ -20,7 +20,9 @@ from cryopick.tables.relion_class2d import read_classification
 __all__ = [
     "UNSAID",
     "averages_of_run",
+    "find_stacks",
     "is_of_run",
+    "listed_stacks",
     "read_average_table",
     "read_averages",
     "read_listed_averages",
@@ -137,11 +139,29 @@ def read_average_table(path: Path) -> tuple[NDArray[np.float32], float] | None:
     FormatError
         If a file is missing, broken or too short.
     """
+    listed = _listed(path)
+    return None if listed is None else read_listed_averages(*listed, path)
+
+
+def listed_stacks(path: Path) -> list[Path]:
+    """Find the stacks of the averages that a STAR file lists itself; none if it lists none.
+
+    Raises
+    ------
+    FormatError
+        If the file is missing or broken.
+    """
+    listed = _listed(path)
+    return [] if listed is None else list(find_stacks(listed[0], path).values())
+
+
+def _listed(path: Path) -> tuple[list[str], NDArray[np.int64]] | None:
+    """Stack and place of each average."""
     for table in read_star(path, text=(_LABEL,)).values():
         if _LABEL in table:
             halves = [str(name).rpartition("@") for name in table[_LABEL]]
             places = np.array([int(n) - 1 if n.isdigit() else 0 for n, _, _ in halves], np.int64)
-            return read_listed_averages([stack for _, _, stack in halves], places, path)
+            return [stack for _, _, stack in halves], places
     return None
 
 
@@ -175,7 +195,7 @@ def averages_of_run(run: Classification) -> NDArray[np.float32]:
 def read_listed_averages(
     names: Iterable[str], places: NDArray[np.int64], source: Path
 ) -> tuple[NDArray[np.float32], float]:
-    """Read averages that a table names; the stack may have been moved with the table.
+    """Read averages that a table names.
 
     Parameters
     ----------
@@ -196,12 +216,38 @@ def read_listed_averages(
     """
     averages: list[NDArray[np.float32]] = []
     found = 0.0
-    for name, index in zip(names, places, strict=True):
-        beside = source.with_name(Path(name).name)
-        stack = beside if beside.exists() else resolve_path(name, source)
-        averages.append(read_mrc_images(stack, np.array([index]))[0].astype(np.float32))
-        found = found or read_mrc_header(stack).pixel_size
+    named = list(names)
+    stacks = find_stacks(named, source)
+    for name, index in zip(named, places, strict=True):
+        averages.append(read_mrc_images(stacks[name], np.array([index]))[0].astype(np.float32))
+        found = found or read_mrc_header(stacks[name]).pixel_size
     return np.stack(averages), found
+
+
+def find_stacks(names: Iterable[str], table: Path) -> dict[str, Path]:
+    """Find the stacks that a table names; they may have been moved with it.
+
+    Parameters
+    ----------
+    names
+        All names of stacks in the table.
+    table
+        The table. A file of the same name beside it is taken for the one stack of a table, as
+        the old place may hold another run by now. Stacks of several runs can have the same name,
+        so of several each is looked for where it is said to be first.
+
+    Returns
+    -------
+    dict of str and Path
+        By the name in the table; where nothing is found, the name as it is.
+    """
+    different = list(dict.fromkeys(names))
+    found = {}
+    for name in different:
+        beside, written = table.with_name(Path(name).name), resolve_path(name, table)
+        is_moved = beside.exists() and (len(different) == 1 or not written.exists())
+        found[name] = beside if is_moved else written
+    return found
 
 
 def _refuse(path: Path, must: str, got: str, remedy: str) -> None:

@@ -16,7 +16,14 @@ from cryopick.selection.class_choice import BY_HAND, ClassChoice
 from cryopick.selection.class_scores import IMAGE_SIZE, ClassInputs, ClassScores
 from cryopick.tables.model import require_columns
 
-__all__ = ["IMAGES", "SCORES", "ScoredClasses", "read_scored_classes", "write_scored_classes"]
+__all__ = [
+    "IMAGES",
+    "SCORES",
+    "ScoredClasses",
+    "read_scored_classes",
+    "was_selected_by_score",
+    "write_scored_classes",
+]
 
 SCORES = "class_scores.star"
 IMAGES = "class_images.mrcs"
@@ -133,3 +140,28 @@ def read_scored_classes(folder: Path) -> ScoredClasses:
         is_selected=table["is_selected"].to_numpy(np.int64) > 0,
         is_by_hand=bool(table["why"].isin(BY_HAND).any()),
     )
+
+
+def was_selected_by_score(folder: Path, is_selected: NDArray[np.bool_]) -> bool:
+    """Tell whether scores have selected just these classes, and no person.
+
+    Parameters
+    ----------
+    folder
+        With ``class_scores.star``, if it is one of ``cryopick select classes``.
+    is_selected
+        (k,) in the order of the class numbers.
+
+    Raises
+    ------
+    FormatError
+        If ``class_scores.star`` is broken.
+    """
+    path = Path(folder) / SCORES
+    if not path.exists():
+        return False
+    selected, why = _NAMES["is_selected"], _NAMES["why"]
+    rows = read_star(path, text=(why, _NAMES["reasons"])).get("classes", pd.DataFrame())
+    if not {selected, why} <= set(rows.columns) or rows[why].isin(BY_HAND).any():
+        return False
+    return np.array_equal(rows[selected].to_numpy(np.int64) > 0, is_selected)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from cryopick.pipeline.select_classes_output import (
     GALLERY,
     PARTICLES,
     RESULT,
+    remove_results,
     selected_best_first,
     write_averages,
     write_rank,
@@ -35,6 +37,7 @@ from cryopick.pipeline.select_classes_particles import (
 from cryopick.pipeline.select_classes_source import (
     SAVED_SELECTION,
     ClassSource,
+    SavedSelection,
     read_class_source,
     read_selection,
 )
@@ -48,8 +51,14 @@ from cryopick.selection.class_choice import (
     classes_of_numbers,
 )
 from cryopick.selection.class_features import class_inputs
-from cryopick.selection.class_scorer import read_scorer, score_classes
+from cryopick.selection.class_scorer import (
+    ClassScorer,
+    read_scorer,
+    score_classes,
+    to_weights,
+)
 from cryopick.selection.class_scores import ClassInputs, ClassScores
+from cryopick.selection.score_words import show_score, show_threshold
 from cryopick.selection.select_classes_parameters import (
     SelectClassesParameters,
     parse_class_numbers,
@@ -91,6 +100,12 @@ class _Scored:
         """Particles of each class; NaN where unknown."""
         return self.inputs.features["particle_count"].to_numpy(np.float64)
 
+    @property
+    def n_unclassed(self) -> int:
+        """Particles of the run that are in no class."""
+        run = self.source.run
+        return 0 if run is None else len(run.particles) - int(self.counts.sum())
+
 
 def select_classes(
     classes: Path,
@@ -100,6 +115,7 @@ def select_classes(
     selection: Path | None = None,
     weights: Path | None = None,
     mask_diameter: float | None = None,
+    pixel_size: float | None = None,
     overwrite: bool = False,
 ) -> ClassSelection:
     """Score classes, and write those that are kept, with their particles.
@@ -118,6 +134,8 @@ def select_classes(
         Of the score; those shipped if not given.
     mask_diameter
         A, instead of what the run says; where nobody says it, it is found from the averages.
+    pixel_size
+        A/px of the averages of a stack, instead of what its header says.
     overwrite
         Replace what another selection left in `out`.
 
@@ -136,24 +154,26 @@ def select_classes(
         written or holds something else.
     """
     out = Path(out)
-    source = read_class_source(classes, mask_diameter=mask_diameter)
+    source = read_class_source(classes, mask_diameter=mask_diameter, pixel_size=pixel_size)
     _require_particles(source, parameters)
     chosen = _chosen(parameters, selection, n_classes=len(source.averages))
     _protect(out, source, selection)
+    scorer = read_scorer(weights)
     job = Job(
         out,
         name=_NAME,
         parameters={
             "classes of": f"{classes} ({source.identity})",
             **parameters.to_dict(),
-            **{n: f"{p} ({_identity(p)})" for n, p in
-               (("selection", selection), ("weights", weights)) if p is not None},
+            "selection": None if selection is None else f"{selection} ({_identity(selection)})",
+            "weights": f"{weights or 'shipped'} ({_digest(scorer)})",
             "mask_diameter": mask_diameter,
+            "pixel_size": pixel_size,
         },
         inputs=[str(p) for p in (classes, selection, weights) if p is not None],
         results=FILES,
         overwrite=overwrite,
-    )  # fmt: skip
+    )
     job.stored_parameters()  # refuses a folder before there is work
     inputs = class_inputs(
         source.averages,
@@ -161,20 +181,25 @@ def select_classes(
         mask_diameter=source.mask_diameter,
         classification=source.run,
     )
-    scores = score_classes(inputs, read_scorer(weights))
-    counts = inputs.features["particle_count"].to_numpy(np.float64)
-    if chosen is None:
-        choice = choose_by_score(scores.score, counts, parameters)
-    else:
-        choice = choose_these(chosen, scores.score, counts)
+    scores = score_classes(inputs, scorer)
+    choice = _choose(chosen, scores, inputs, parameters)
     scored = _Scored(source=source, inputs=inputs, scores=scores, choice=choice)
     with job:
+        remove_results(out)
         return ClassSelection(values=_write(out, scored, parameters))
 
 
 def _identity(path: Path) -> str:
     path = Path(path)
     return identity_of(path / SAVED_SELECTION if path.is_dir() else path)
+
+
+def _digest(scorer: ClassScorer) -> str:
+    """Tell weights apart by their values: those shipped change with the version."""
+    digest = hashlib.sha256()
+    for name, values in sorted(to_weights(scorer, {}).arrays.items()):
+        digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _require_particles(source: ClassSource, parameters: SelectClassesParameters) -> None:
@@ -196,8 +221,8 @@ def _require_particles(source: ClassSource, parameters: SelectClassesParameters)
 
 def _chosen(
     parameters: SelectClassesParameters, selection: Path | None, *, n_classes: int
-) -> Flags | None:
-    """Classes that a person has chosen, (k,); None if scores decide."""
+) -> SavedSelection | None:
+    """Classes that were chosen before; None if scores decide."""
     if parameters.classes is not None:
         if selection is not None:
             raise ParameterError(
@@ -206,11 +231,25 @@ def _chosen(
                 got=str(selection),
                 remedy="Leave out one of them",
             )
-        return classes_of_numbers(parse_class_numbers(parameters.classes), n_classes=n_classes)
+        numbers = parse_class_numbers(parameters.classes)
+        by_hand = classes_of_numbers(numbers, n_classes=n_classes)
+        return SavedSelection(is_selected=by_hand, is_by_score=False)
     if selection is None:
         return None
     parameters.require_no_rule("--selection")
     return read_selection(selection, n_classes=n_classes)
+
+
+def _choose(
+    chosen: SavedSelection | None,
+    scores: ClassScores,
+    inputs: ClassInputs,
+    parameters: SelectClassesParameters,
+) -> ClassChoice:
+    counts = inputs.features["particle_count"].to_numpy(np.float64)
+    if chosen is None:
+        return choose_by_score(scores.score, counts, parameters)
+    return choose_these(chosen.is_selected, scores.score, counts, by_score=chosen.is_by_score)
 
 
 def _protect(out: Path, source: ClassSource, selection: Path | None) -> None:
@@ -239,6 +278,7 @@ def _write(out: Path, scored: _Scored, parameters: SelectClassesParameters) -> d
         scores,
         choice,
         counts=scored.counts,
+        n_unclassed=scored.n_unclassed,
         resolutions=_resolutions(source),
         pixel_size=source.pixel_size,
         title=source.path.resolve().name,
@@ -294,6 +334,9 @@ def _require_any(out: Path, scored: _Scored, parameters: SelectClassesParameters
     if choice.is_selected.any():
         return
     look = f"Look at {out / GALLERY}, then"
+    is_by_score = choice.threshold is not None
+    if not np.isfinite(score).any() and (is_by_score or scored.source.run is None):
+        _refuse_flat(scored, look)
     if choice.threshold is None:
         raise DataError(
             "--selection" if parameters.classes is None else "--classes",
@@ -302,14 +345,25 @@ def _require_any(out: Path, scored: _Scored, parameters: SelectClassesParameters
             remedy=f"{look} choose others, with --overwrite",
         )
     best = best_first(score, scored.counts)[0]
-    got = (
-        f"{score[best]:.2f} for the best, class {best + 1}" if np.isfinite(score[best]) else "none"
-    )
     raise DataError(
         "the score of a class",
-        must=f"be at least {choice.threshold:g} for it to be kept",
-        got=got,
+        must=f"be at least {show_threshold(choice.threshold)} for it to be kept",
+        got=f"{show_score(score[best], choice.threshold)} for the best, class {best + 1}",
         remedy=f"{look} lower --minimum-score or choose with --classes, and add --overwrite",
+    )
+
+
+def _refuse_flat(scored: _Scored, look: str) -> NoReturn:
+    """Say that no average can be scored; a threshold has nothing to do with it."""
+    is_run = scored.source.run is not None
+    n_flat = int((scored.counts > 0).sum()) if is_run else len(scored.counts)
+    raise DataError(
+        "class averages",
+        must="vary inside the mask to have a score",
+        got=f"{n_flat} flat {'average' if n_flat == 1 else 'averages'}",
+        remedy=f"{look} choose with --classes and --overwrite, or classify again"
+        if is_run
+        else "Give averages that hold images",
     )
 
 
@@ -324,9 +378,10 @@ def _values(out: Path, scored: _Scored) -> dict[str, Any]:
         "n_occupied": int((why != EMPTY).sum()),
         "n_selected": int(choice.is_selected.sum()),
         "n_particles": len(source.run.particles) if source.run is not None else None,
+        "n_particles_in_classes": int(counts.sum()) if is_run else None,
         "n_particles_selected": int(counts[choice.is_selected].sum()) if is_run else None,
         "threshold": choice.threshold,
-        "is_by_hand": choice.threshold is None,
+        "is_by_hand": choice.is_by_hand,
         "selected": (selected_best_first(scored.scores, choice, source) + 1).tolist(),
         "particles": str(out / PARTICLES) if is_run else None,
         "averages": str(out / AVERAGES),
@@ -341,9 +396,10 @@ def _values(out: Path, scored: _Scored) -> dict[str, Any]:
 def _record(scored: _Scored, place: int) -> dict[str, Any]:
     resolutions = _resolutions(scored.source)
     scores, count = scored.scores, scored.counts[place]
+    score = scores.score[place]
     return {
         "number": place + 1,
-        "score": _plain(scores.score[place]),
+        "score": float(score) if np.isfinite(score) else None,  # rounded, it could pass
         "purity": _plain(scores.purity[place]),
         "quality": _plain(scores.quality[place]),
         "n_particles": int(count) if np.isfinite(count) else None,
@@ -367,8 +423,8 @@ def _warnings(scored: _Scored, parameters: SelectClassesParameters) -> list[str]
     run, choice, counts = scored.source.run, scored.choice, scored.counts
     if run is not None and run.optimiser is not None and not run.optimiser.corrects_ctf:
         found.append(
-            "The run did not correct for the CTF; the score has learned from averages that were "
-            "corrected, so look at the gallery."
+            "The run did not correct for the CTF; the score has learned mostly from averages "
+            "that were corrected, so look at the gallery."
         )
     score = scored.scores.score
     known = np.isfinite(score)

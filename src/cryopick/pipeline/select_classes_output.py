@@ -11,11 +11,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cryopick.io.atomic import output_errors
 from cryopick.io.mrc import write_mrc
 from cryopick.io.star import write_star
+from cryopick.pipeline.class2d_references import find_stacks
 from cryopick.pipeline.scored_classes import IMAGES, SCORES
 from cryopick.pipeline.select_classes_particles import CentredAverages
-from cryopick.pipeline.select_classes_source import SAVED_SELECTION, ClassSource, find_stack
+from cryopick.pipeline.select_classes_source import SAVED_SELECTION, ClassSource
 from cryopick.selection.class_choice import ClassChoice, best_first
 from cryopick.selection.class_scores import ClassScores
 from cryopick.tables.classification import Classification
@@ -29,6 +31,7 @@ __all__ = [
     "GALLERY",
     "PARTICLES",
     "RESULT",
+    "remove_results",
     "write_averages",
     "write_rank",
     "write_selection",
@@ -41,16 +44,16 @@ GALLERY = "class_scores.png"
 RESULT = "result.json"
 _RANK = "rank"
 _RANKED = [f"{_RANK}_{kind}.star" for kind in ("optimiser", "model", "data", "sampling")]
-FILES = (
+FILES = (  # in the order in which they are removed: what another program reads alone goes first
     PARTICLES,
-    AVERAGES,
-    AVERAGE_TABLE,
     SAVED_SELECTION,
+    RESULT,
+    AVERAGE_TABLE,
+    AVERAGES,
+    *_RANKED,
     SCORES,
     IMAGES,
     GALLERY,
-    *_RANKED,
-    RESULT,
 )
 _UNSCORED = -999.0  # as RELION marks a class that it does not score
 _UNKNOWN = 999.0  # an accuracy that was not estimated
@@ -60,6 +63,19 @@ _OF_CLASS = {
     "accuracy_translations": "rlnAccuracyTranslationsAngst",
     "estimated_resolution": "rlnEstimatedResolution",
 }
+
+
+def remove_results(folder: Path) -> None:
+    """Remove what an earlier selection left, so that no file of it stands beside new ones.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be removed.
+    """
+    for name in FILES:
+        with output_errors(folder / name):
+            (folder / name).unlink(missing_ok=True)
 
 
 def write_selection(folder: Path, choice: ClassChoice) -> list[str]:
@@ -158,7 +174,8 @@ def write_rank(folder: Path, run: Classification, scores: ClassScores) -> list[s
     assert run.source is not None
     prefix = folder / _RANK
     target = Path(f"{prefix}_model.star")
-    stacks = {n: _stack_from(str(n), run.source, target) for n in run.classes["image"].unique()}
+    found = find_stacks(run.classes["image"].astype(str), run.source)
+    stacks = {n: _stack_from(n, path, run.source, target) for n, path in found.items()}
     classes = run.classes.assign(
         image=run.classes["image"].map(stacks),
         rlnClassScore=np.nan_to_num(scores.score, nan=_UNSCORED),
@@ -176,9 +193,8 @@ def write_rank(folder: Path, run: Classification, scores: ClassScores) -> list[s
     return [f"{_RANK}_{kind}.star" for kind in kinds if is_there.get(kind, True)]
 
 
-def _stack_from(name: str, source: Path, target: Path) -> str:
+def _stack_from(name: str, found: Path, source: Path, target: Path) -> str:
     """Name a stack of averages so that it is found from where the program was started."""
-    found = find_stack(name, source)
     kept = rename_for(name, source=source, target=target)
     if Path(kept).exists() and (not found.exists() or Path(kept).samefile(found)):
         return kept

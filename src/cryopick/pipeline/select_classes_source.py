@@ -10,16 +10,30 @@ from numpy.typing import NDArray
 
 from cryopick.errors import DataError, ParameterError, ShapeError, TableError
 from cryopick.io.star import read_star
-from cryopick.pipeline.class2d_references import UNSAID, averages_of_run, is_of_run, read_averages
+from cryopick.pipeline.class2d_references import (
+    UNSAID,
+    averages_of_run,
+    find_stacks,
+    is_of_run,
+    listed_stacks,
+    read_averages,
+)
 from cryopick.pipeline.job import identity_of
+from cryopick.pipeline.scored_classes import was_selected_by_score
 from cryopick.tables.classification import Classification
-from cryopick.tables.paths import resolve_path
 from cryopick.tables.relion_class2d import find_classification, read_classification
 
-__all__ = ["SAVED_SELECTION", "ClassSource", "find_stack", "read_class_source", "read_selection"]
+__all__ = [
+    "SAVED_SELECTION",
+    "ClassSource",
+    "SavedSelection",
+    "read_class_source",
+    "read_selection",
+]
 
 SAVED_SELECTION = "backup_selection.star"
 _LABEL = "rlnSelected"
+_SMALLEST = 16  # px, box of averages; of fewer pixels neither outline nor background is seen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +59,11 @@ class ClassSource:
     def files(self) -> list[Path]:
         """What was read, for its identity."""
         if self.run is None or self.run.source is None:
-            return [self.path]
+            is_table = self.path.suffix == ".star"
+            return [self.path, *(listed_stacks(self.path) if is_table else [])]
         names = find_classification(self.run.source)
-        stacks = self.run.classes["image"].astype(str).unique()
-        found = [find_stack(name, self.run.source) for name in stacks]
-        return [*(f for f in names if f is not None), *found]
+        stacks = find_stacks(self.run.classes["image"].astype(str), self.run.source)
+        return [*(f for f in names if f is not None), *stacks.values()]
 
     @property
     def identity(self) -> str:
@@ -57,7 +71,9 @@ class ClassSource:
         return identity_of(*self.files)
 
 
-def read_class_source(path: Path, *, mask_diameter: float | None = None) -> ClassSource:
+def read_class_source(
+    path: Path, *, mask_diameter: float | None = None, pixel_size: float | None = None
+) -> ClassSource:
     """Read a run, or a stack of averages.
 
     Parameters
@@ -67,6 +83,9 @@ def read_class_source(path: Path, *, mask_diameter: float | None = None) -> Clas
         of averages such as ``class_averages.star``.
     mask_diameter
         A, instead of what the run says.
+    pixel_size
+        A/px of the averages, instead of what their stack says; not for a run, which says more
+        than this in A.
 
     Raises
     ------
@@ -75,37 +94,60 @@ def read_class_source(path: Path, *, mask_diameter: float | None = None) -> Clas
     TableError
         If a STAR file is not of a 2D classification.
     ParameterError
-        If `mask_diameter` is not above 0.
+        If `mask_diameter` or `pixel_size` is not above 0, a mask is given and nobody says the
+        pixel size, or a pixel size is given for a run.
     ShapeError
-        If the averages are not square.
+        If the averages are not square, or too small to tell anything.
     DataError
         If no class has particles, or a pixel is not finite.
     """
     path = Path(path)
-    if mask_diameter is not None and not mask_diameter > 0:
-        raise ParameterError(
-            "mask_diameter",
-            must="be above 0 A",
-            got=f"{mask_diameter:g} A",
-            remedy="Change --mask-diameter",
-        )
+    _require_positive("mask_diameter", mask_diameter, "A")
+    _require_positive("pixel_size", pixel_size, "A/px")
     if is_of_run(path):
+        if pixel_size is not None:
+            raise ParameterError(
+                "pixel_size",
+                must="come with a stack of averages; a run says its own",
+                got=f"the run {path}",
+                remedy="Leave out --pixel-size",
+            )
         run = read_classification(path)
-        averages, pixel_size = averages_of_run(run), run.model.pixel_size
+        averages, said = averages_of_run(run), run.model.pixel_size
     else:
         run = None
-        averages, pixel_size = read_averages(path)
+        averages, said = read_averages(path)
+    is_said = said > 0 if run is not None else said not in UNSAID
+    if pixel_size is None:
+        pixel_size = said if is_said else None
+    if mask_diameter is not None and pixel_size is None:
+        raise ParameterError(
+            "mask_diameter",
+            must="come with the pixel size of the averages",
+            got=f"{path}, which does not say it",
+            remedy="Add --pixel-size",
+        )
     if mask_diameter is None and run is not None and run.optimiser is not None:
         mask_diameter = run.optimiser.particle_diameter
     source = ClassSource(
         path=path,
         averages=averages,
-        pixel_size=None if run is None and pixel_size in UNSAID else pixel_size,
+        pixel_size=pixel_size,
         mask_diameter=mask_diameter,
         run=run,
     )
     _require_images(source)
     return source
+
+
+def _require_positive(name: str, value: float | None, unit: str) -> None:
+    if value is not None and not 0 < value < float("inf"):
+        raise ParameterError(
+            name,
+            must=f"be above 0 {unit}",
+            got=f"{value:g} {unit}",
+            remedy=f"Change --{name.replace('_', '-')}",
+        )
 
 
 def _require_images(source: ClassSource) -> None:
@@ -114,6 +156,13 @@ def _require_images(source: ClassSource) -> None:
     if height != width:
         got = f"{width} x {height} px"
         raise ShapeError(name, must="hold square averages", got=got, remedy="Crop them")
+    if width < _SMALLEST:
+        raise ShapeError(
+            name,
+            must=f"hold averages of at least {_SMALLEST} x {_SMALLEST} px",
+            got=f"{width} x {height} px",
+            remedy="Give averages of a larger box, or binned less",
+        )
     if not np.isfinite(source.averages).all():
         raise DataError(
             name,
@@ -132,13 +181,15 @@ def _require_images(source: ClassSource) -> None:
         )
 
 
-def find_stack(name: str, table: Path) -> Path:
-    """Find a stack of averages, which may have been moved with the table that names it."""
-    beside = table.with_name(Path(name).name)
-    return beside if beside.exists() else resolve_path(name, table)
+@dataclass(frozen=True, kw_only=True)
+class SavedSelection:
+    """What was selected before, in the order of the class numbers."""
+
+    is_selected: NDArray[np.bool_]  # (k,)
+    is_by_score: bool  # no person has changed what a score has chosen
 
 
-def read_selection(path: Path, *, n_classes: int) -> NDArray[np.bool_]:
+def read_selection(path: Path, *, n_classes: int) -> SavedSelection:
     """Read which classes somebody has selected before.
 
     Parameters
@@ -150,8 +201,8 @@ def read_selection(path: Path, *, n_classes: int) -> NDArray[np.bool_]:
 
     Returns
     -------
-    numpy.ndarray
-        (n_classes,), in the order of the class numbers. RELION's colours 1 to 6 are all selected.
+    SavedSelection
+        RELION's colours 1 to 6 are all selected.
 
     Raises
     ------
@@ -184,4 +235,7 @@ def read_selection(path: Path, *, n_classes: int) -> NDArray[np.bool_]:
             got=repr(chosen[0]),
             remedy="Mend it",
         )
-    return np.asarray(chosen > 0, np.bool_)
+    is_selected = np.asarray(chosen > 0, np.bool_)
+    return SavedSelection(
+        is_selected=is_selected, is_by_score=was_selected_by_score(path.parent, is_selected)
+    )

@@ -22,6 +22,7 @@ from cryopick.report.class_tiles import FAINT, GAP, INK, add_image, add_scale_ba
 from cryopick.report.figures import ACCENT, STYLE, figure_to_png
 from cryopick.selection.class_choice import EMPTY, ClassChoice, best_first
 from cryopick.selection.class_scores import ClassScores, Reason
+from cryopick.selection.score_words import show_score, show_threshold
 
 __all__ = ["ScoreGallery", "arrange_scores", "draw_score_gallery", "write_score_gallery"]
 
@@ -46,8 +47,10 @@ class ScoreGallery:
     resolutions: NDArray[np.float64]  # (shown,) A; not finite where unknown
     reasons: tuple[tuple[Reason, ...], ...]  # (shown)
     is_selected: NDArray[np.bool_]  # (shown,)
-    threshold: float | None  # None: a person has chosen
+    threshold: float | None  # None: the classes were chosen before
+    is_by_hand: bool  # a person has chosen
     n_empty: int  # classes left out, as they have no particle
+    n_unclassed: int  # particles of the run that are in no class
 
 
 def arrange_scores(
@@ -57,6 +60,7 @@ def arrange_scores(
     *,
     counts: ArrayLike,
     resolutions: ArrayLike | None = None,
+    n_unclassed: int = 0,
 ) -> ScoreGallery:
     """Sort classes by score and leave the empty ones out.
 
@@ -70,6 +74,8 @@ def arrange_scores(
         (k,) particles; NaN where unknown.
     resolutions
         (k,) A; None where they are not known at all.
+    n_unclassed
+        Particles of the run that are in no class.
 
     Raises
     ------
@@ -100,7 +106,9 @@ def arrange_scores(
         reasons=tuple(scores.reasons[k] for k in order),
         is_selected=choice.is_selected[order],
         threshold=choice.threshold,
+        is_by_hand=choice.is_by_hand,
         n_empty=count - len(order),
+        n_unclassed=n_unclassed,
     )
 
 
@@ -185,6 +193,7 @@ def write_score_gallery(
     *,
     counts: ArrayLike,
     resolutions: ArrayLike | None = None,
+    n_unclassed: int = 0,
     pixel_size: float | None = None,
     title: str = "Scores of classes",
 ) -> None:
@@ -197,7 +206,9 @@ def write_score_gallery(
     OutputError
         If the file cannot be written.
     """
-    gallery = arrange_scores(images, scores, choice, counts=counts, resolutions=resolutions)
+    gallery = arrange_scores(
+        images, scores, choice, counts=counts, resolutions=resolutions, n_unclassed=n_unclassed
+    )
     figure = draw_score_gallery(gallery, pixel_size=pixel_size, title=title)
     with writing(path) as file:
         file.write(figure_to_png(figure, dpi=_DPI))
@@ -255,10 +266,14 @@ def _add_head(figure: Figure, gallery: ScoreGallery, title: str, page: tuple[flo
     text = f"{kept:,} of {_number(total, 'class', 'classes')}"
     if np.isfinite(gallery.counts).all() and total:
         particles = int(gallery.counts[gallery.is_selected].sum())
-        of = _number(int(gallery.counts.sum()), "particle", "particles")
-        text += f" with {particles:,} of {of}"
+        classed, none = int(gallery.counts.sum()), gallery.n_unclassed
+        text += f" with {particles:,} of {_number(classed + none, 'particle', 'particles')}"
+        text += f" ({classed:,} in classes, {none:,} in none)" if none else ""
     text += " selected"
-    text += " by hand" if gallery.threshold is None else f", threshold {gallery.threshold:.2f}"
+    if gallery.threshold is None:
+        text += " by hand" if gallery.is_by_hand else " before, by score"
+    else:
+        text += f", threshold {show_threshold(gallery.threshold)}"
     if gallery.n_empty:
         text += f"; {_number(gallery.n_empty, 'empty class', 'empty classes')} left out"
     caption = "Below each: score, class number"
@@ -305,7 +320,7 @@ def _add_caption(
     line = _LEADING * sheet.em
     y = top + 1.08 + 0.8 * sheet.em
     score = gallery.scores[place]
-    words = f"{score:.2f}" if np.isfinite(score) else "no score"
+    words = show_score(score, gallery.threshold) if np.isfinite(score) else "no score"
     axes.text(left, y, words, size=sheet.size, weight="bold", va="baseline", color=colour)
     number = f"class {gallery.numbers[place]}"
     axes.text(left + 1, y, number, size=sheet.size, va="baseline", ha="right", color=INK)

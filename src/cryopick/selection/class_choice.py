@@ -17,6 +17,8 @@ __all__ = [
     "BY_HAND",
     "CHOSEN",
     "EMPTY",
+    "KEPT_BEFORE",
+    "LEFT_BEFORE",
     "NOT_CHOSEN",
     "NOT_SCORED",
     "SCORE",
@@ -33,6 +35,8 @@ BELOW: Final = "below the threshold"
 NOT_SCORED: Final = "not scored"
 CHOSEN: Final = "chosen"
 NOT_CHOSEN: Final = "not chosen"
+KEPT_BEFORE: Final = "selected before, by score"
+LEFT_BEFORE: Final = "left out before, by score"
 EMPTY: Final = "empty"
 BY_HAND: Final = frozenset({CHOSEN, NOT_CHOSEN})
 
@@ -46,7 +50,12 @@ class ClassChoice:
 
     is_selected: Flags  # (k,)
     why: tuple[str, ...]  # (k,) one of the words above
-    threshold: float | None  # on the score; None where a person has chosen
+    threshold: float | None  # on the score; None where the classes were chosen before
+
+    @property
+    def is_by_hand(self) -> bool:
+        """Whether a person has chosen."""
+        return any(word in BY_HAND for word in self.why)
 
 
 def best_first(score: Floats, particle_count: Floats) -> NDArray[np.int64]:
@@ -87,7 +96,7 @@ def choose_by_score(
     ClassChoice
         Maybe without any class.
     """
-    threshold = parameters.minimum_score
+    threshold = parameters.least_score
     is_empty = _is_empty(score, particle_count)
     can_be_kept = np.isfinite(score) & ~is_empty
     if parameters.relative_threshold is not None:
@@ -106,8 +115,10 @@ def choose_by_score(
     return ClassChoice(is_selected=is_selected, why=tuple(why), threshold=threshold)
 
 
-def choose_these(chosen: Flags, score: Floats, particle_count: Floats) -> ClassChoice:
-    """Keep the classes that a person has chosen, less the empty ones.
+def choose_these(
+    chosen: Flags, score: Floats, particle_count: Floats, *, by_score: bool = False
+) -> ClassChoice:
+    """Keep the classes that were chosen before, less the empty ones.
 
     Parameters
     ----------
@@ -115,10 +126,13 @@ def choose_these(chosen: Flags, score: Floats, particle_count: Floats) -> ClassC
         (k,).
     score, particle_count
         (k,) as for `choose_by_score`.
+    by_score
+        The choice was made by a score, not by a person: nobody's taste can be learned from it.
     """
     is_empty = _is_empty(score, particle_count)
     is_selected = chosen & ~is_empty
-    why = np.where(is_selected, CHOSEN, np.where(is_empty, EMPTY, NOT_CHOSEN))
+    kept, left = (KEPT_BEFORE, LEFT_BEFORE) if by_score else (CHOSEN, NOT_CHOSEN)
+    why = np.where(is_selected, kept, np.where(is_empty, EMPTY, left))
     return ClassChoice(is_selected=is_selected, why=tuple(map(str, why)), threshold=None)
 
 

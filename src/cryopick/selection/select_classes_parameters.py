@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from cryopick.errors import ParameterError
 from cryopick.parameters import Parameters, option
@@ -20,9 +20,10 @@ _NUMBERS = re.compile(r"(\d+)(?:-(\d+))?")
 class SelectClassesParameters(Parameters):
     """Selection of classes."""
 
-    minimum_score: float = option(
-        MINIMUM_SCORE,
-        help="Keep classes whose score, from 0 (rubbish) to 1, is at least this.",
+    minimum_score: float | None = option(
+        None,
+        help="Keep classes whose score, from 0 (rubbish) to 1, is at least this; "
+        f"{MINIMUM_SCORE:g} if nothing else is given that says what to keep.",
         minimum=0,
         maximum=1,
     )
@@ -55,14 +56,32 @@ class SelectClassesParameters(Parameters):
         help="Move the centre of mass of each average to the middle, and its particles alike.",
     )
 
+    @property
+    def least_score(self) -> float:
+        """The minimum score, given or not."""
+        return MINIMUM_SCORE if self.minimum_score is None else self.minimum_score
+
+    def to_dict(self) -> dict[str, Any]:
+        """All values by name, ready for JSON; a minimum score that is in force is filled in."""
+        is_in_force = self.classes is None and self.relative_threshold is None
+        return super().to_dict() | ({"minimum_score": self.least_score} if is_in_force else {})
+
     def check_together(self) -> None:
         """Check that there is one rule for what is kept.
 
         Raises
         ------
         ParameterError
-            If `classes` is no list of numbers, or there is a rule on scores or sizes as well.
+            If there are two thresholds, `classes` is no list of numbers, or there is a rule on
+            scores or sizes as well.
         """
+        if self.relative_threshold is not None and self.minimum_score is not None:
+            raise ParameterError(
+                "minimum_score",
+                must="not come with --relative-threshold, which says what is kept",
+                got=f"{self.minimum_score:g}",
+                remedy="Leave out one of --relative-threshold and --minimum-score",
+            )
         if self.classes is None:
             return
         parse_class_numbers(self.classes)
@@ -82,7 +101,7 @@ class SelectClassesParameters(Parameters):
             If there is such a rule.
         """
         rules = {
-            "minimum_score": self.minimum_score != MINIMUM_SCORE,
+            "minimum_score": self.minimum_score is not None,
             "relative_threshold": self.relative_threshold is not None,
             "minimum_particles": self.minimum_particles > 0,
             "minimum_classes": self.minimum_classes > 0,
