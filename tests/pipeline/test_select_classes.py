@@ -213,7 +213,7 @@ def test_what_was_known_of_the_classes_comes_back(project):
 
 
 def test_no_class_good_enough_is_one_sentence_but_the_scores_are_there_to_choose(project):
-    with pytest.raises(DataError, match=r"must be at least 1\.00 for it to be kept; got 0\.\d\d for"):
+    with pytest.raises(DataError, match=r"at least 1\.00 for it to be kept; got 0\.\d\d for"):
         select(minimum_score=1)
 
     names = {p.name for p in Path("sel").iterdir()}

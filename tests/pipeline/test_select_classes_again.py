@@ -47,7 +47,7 @@ def test_other_weights_are_another_job_also_those_shipped(project, monkeypatch):
     with pytest.raises(ProjectError, match=r"weights weights\.npz .* instead of weights\.npz"):
         select(minimum_score=0)
     shipped(monkeypatch, Path("newer.npz"))  # the package was updated
-    with pytest.raises(ProjectError, match="weights shipped .* instead of shipped"):
+    with pytest.raises(ProjectError, match=r"weights shipped .* instead of shipped"):
         run_shipped("mine")
 
     assert contents("sel") == before
@@ -106,7 +106,7 @@ def test_a_selection_by_score_stays_one(project, given):
     assert not values["is_by_hand"]
     assert values["threshold"] is None
     whys = {c["number"]: c["why"] for c in values["classes"]}
-    assert whys == {n: "selected before, by score" for n in (1, 2, 4, 5)} | {3: "empty"}
+    assert whys == dict.fromkeys((1, 2, 4, 5), "selected before, by score") | {3: "empty"}
     assert not read_scored_classes(Path("sel")).is_by_hand
     with pytest.raises(DataError, match="chosen; got a selection by score"):
         learn_selection([Path("sel")], Path("taste"), weights=Path("weights.npz"))

@@ -132,6 +132,23 @@ def test_captions_stay_within_their_images_and_the_page(count):
     assert images[0].width / figure.dpi >= 1.1
 
 
+def test_scores_stay_on_their_side_of_the_threshold():
+    figure = draw_score_gallery(gallery_of([0.4999, 0.5, 0.4951], [5, 5, 5]))
+
+    shown = [t for t in texts(figure) if t.startswith("0.")]
+    assert shown == ["0.50", "0.49", "0.49"]
+    assert "threshold 0.50." in figure.texts[1].get_text()
+
+
+def test_a_selection_by_an_earlier_score_is_not_called_one_by_hand():
+    scores, count = scores_of([0.2, 0.9]), np.ones(2)
+    choice = choose_these(np.array([True, False]), scores.score, count, by_score=True)
+
+    figure = draw_score_gallery(arrange_scores(averages(2), scores, choice, counts=count))
+
+    assert "selected before, by score." in figure.texts[1].get_text()
+
+
 def test_a_stack_has_no_counts_and_a_choice_no_threshold():
     gallery = gallery_of([0.2, 0.9], [np.nan, np.nan], chosen=[True, False])
 

@@ -50,6 +50,20 @@ def test_a_score_at_the_threshold_is_kept_and_every_class_has_its_word():
     assert choice.threshold == 0.5
 
 
+def test_two_thresholds_are_refused_and_the_one_in_force_is_told():
+    for minimum in (0.3, 0.5):  # what is given counts, also where it is the default
+        with pytest.raises(ParameterError, match=r"not come with --relative-threshold.*got 0\.\d"):
+            SelectClassesParameters(relative_threshold=0.9, minimum_score=minimum)
+        with pytest.raises(ParameterError, match="minimum_score must not come with --classes"):
+            SelectClassesParameters(classes="1", minimum_score=minimum)
+
+    assert (
+        SelectClassesParameters().to_dict() == SelectClassesParameters(minimum_score=0.5).to_dict()
+    )
+    assert SelectClassesParameters(relative_threshold=0.9).to_dict()["minimum_score"] is None
+    assert choose(np.array([0.4, 0.2]), np.ones(2), relative_threshold=0.9).threshold == 0.9 * 0.4
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_higher_threshold_never_keeps_more(seed):
     score, count = run_of(seed)
