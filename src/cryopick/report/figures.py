@@ -42,6 +42,7 @@ WIDE, HALF = 880, 425
 ACCENT = "#21728c"  # the blue-green in the middle of the score colours
 _INK, _FAINT, _WARM = "#3a3f45", "#c9ced3", "#c8553d"
 _MANY = 500  # points beyond this are drawn as pixels, or the page grows with the data set
+_PACKING = 4  # of PNG files, 0 to 9: half the time of 6, the usual one, for a tenth more bytes
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -107,8 +108,9 @@ def figure_to_svg(figure: Figure, *, label: str) -> str:
 def figure_to_png(figure: Figure, *, dpi: int = 192) -> bytes:
     """Draw a figure as a PNG file."""
     buffer = io.BytesIO()
+    packing = {"compress_level": _PACKING}
     with rc_context(STYLE):
-        figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
+        figure.savefig(buffer, format="png", dpi=dpi, facecolor="white", pil_kwargs=packing)
     return buffer.getvalue()
 
 
