@@ -8,11 +8,12 @@
 
 `held-out` makes sets as training does (training/simulated_classifications.py), but of shapes, box
 and pixel sizes that training never draws, each classified with and without a junk class; runs in
-WORK are not made again. A class is good if more than half of its members are particles, and junk
-otherwise; it counts for the AUC with 5 members or more, and for "small" with any number. Kept
-are the members of classes that score 0.5 or more: "particles kept" of all particles in classes,
-"of all" of all particles in the table, "junk dropped" of all junk in the table, with what the
-classification itself called junk, "of classes" of the junk in classes alone. `averages` and
+WORK are not made again. What a particle, junk and unclear is says
+`label_run` there. A class of 5 members or more is good if it has more particles than junk, junk
+otherwise, and left out of the AUC if most of it is unclear; "small AUC" counts classes of any size.
+Kept are the members of classes that score 0.5 or more: "particles kept" of all particles in
+classes, "of all" of all particles in the table; "junk dropped" of all junk in the table, with what
+the classification itself called junk, "of classes" of the junk in classes alone. `averages` and
 `apoferritin` have no truth: look at the gallery.
 """
 
@@ -79,7 +80,7 @@ def held_out(given: argparse.Namespace) -> None:
     runs = make_sets(range(given.sets), given.path, workers=given.workers, seed=1, held_out=True)
     scorer = read_scorer(given.weights)
     tables = [_judged(run, scorer) for run in runs]
-    table = Table(_COLUMNS)
+    table = Table(_COLUMNS, is_json=False)
     for words, some in (
         ("all", tables),
         ("with a junk class", tables[::2]),
@@ -115,7 +116,7 @@ def relion(given: argparse.Namespace) -> None:
     run = out / "out"
     label_run(run, given.path).to_csv(run / "labels.csv", index=False)
     scorer = read_scorer(given.weights)
-    table = Table(_COLUMNS)
+    table = Table(_COLUMNS, is_json=False)
     table.add({"runs": given.path.name, **_measures([_judged(run, scorer)])})
     table.add({"runs": "as a bare stack", **_measures([_judged(run, scorer, is_bare=True)])})
 
@@ -170,7 +171,7 @@ def speed(given: argparse.Namespace) -> None:
 
 _COLUMNS: dict[str, int | None] = {
     "runs": None, "classes": 0, "AUC": 3, "small AUC": 3, "particles kept": 3, "of all": 3,
-    "junk dropped": 3, "of classes": 3, "purity before": 3, "after": 3,
+    "junk dropped": 3, "of classes": 3, "unclear kept": 3, "purity before": 3, "after": 3,
 }  # fmt: skip
 
 
@@ -189,27 +190,28 @@ def _judged(
         score=np.nan_to_num(scores.score[labels["class_number"] - 1]),
         truth=labels["purity"] * (SCORE_FLOOR + (1 - SCORE_FLOOR) * labels["quality"]),
     )
-    n_true = int(none["n_true"])
-    return table, {"true": n_true, "junk": int(none["n_members"]) - n_true}
+    return table, {"true": int(none["n_true"]), "junk": int(none["n_junk"])}
 
 
 def _measures(judged: list[tuple[pd.DataFrame, dict[str, int]]]) -> dict[str, Any]:
     table = pd.concat([t for t, _ in judged])
-    true, junk = table["n_true"], table["n_members"] - table["n_true"]
+    true, junk = table["n_true"], table["n_junk"]
     kept = table["score"] >= _THRESHOLD
     out_true = sum(left["true"] for _, left in judged)
     out_junk = sum(left["junk"] for _, left in judged)
     is_good = (true > junk).to_numpy()
     score = table["score"].to_numpy()
-    large = (table["n_members"] >= _FEWEST).to_numpy()
+    is_clear = (table["n_unclear"] <= table["n_members"] / 2).to_numpy()
+    large = (table["n_members"] >= _FEWEST).to_numpy() & is_clear
     return {
         "classes": len(table),
         "AUC": _auc(score[large], is_good[large]),
-        "small AUC": _auc(score, is_good),
+        "small AUC": _auc(score[is_clear], is_good[is_clear]),
         "particles kept": true[kept].sum() / true.sum(),
         "of all": true[kept].sum() / (true.sum() + out_true),
         "junk dropped": 1 - junk[kept].sum() / (junk.sum() + out_junk),
         "of classes": 1 - junk[kept].sum() / junk.sum(),
+        "unclear kept": table["n_unclear"][kept].sum() / max(1, table["n_unclear"].sum()),
         "purity before": true.sum() / table["n_members"].sum(),
         "after": true[kept].sum() / table["n_members"][kept].sum(),
     }

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from cryopick.class2d.em_parameters import ClassificationParameters
 from cryopick.class2d.evaluate import evaluate_classes
@@ -39,6 +40,9 @@ HELD_OUT_PHANTOMS = ("tetramer", "cage")  # with seeds of random shapes that tra
 JUNK = ("noise", "ice", "carbon", "aggregate", "neighbours", "blob", "gold", "edge", "overlap")
 RANDOM_SHAPES = 100_000  # seeds of random shapes for training; held-out ones come after
 _FEWEST = 5  # particles that a class needs to show a view
+_ONTO_NEIGHBOUR = 0.45  # diameters: the gap's middle is 0.55 to 0.9 from its neighbours
+_ONTO_ONE = 0.2  # diameters: overlapping pairs lie 0.25 to 0.55 from their middle
+_UNCLEAR = 0.4  # of a particle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +87,7 @@ def draw_set(number: int, *, held_out: bool = False, seed: int = 1) -> Simulated
         number=count,
         box_size=box_size,
         pixel_size=pixel_size,
-        snr=float(np.exp(draw.uniform(np.log(0.03), np.log(2.0)))),
+        snr=float(np.exp(draw.uniform(np.log(0.06 if held_out else 0.03), np.log(2.0)))),
         mask_diameter=min(1.2 * diameter, 0.95 * box_size * pixel_size),
         shift=draw.uniform(0.02, 0.2) * diameter,
         junk_fraction=junk,
@@ -159,28 +163,63 @@ def make_set(one: SimulatedSet, folder: Path) -> list[Path]:
                 compute=ClassificationRunParameters(threads=1),
             )
             (out / "checkpoint.npz").unlink(missing_ok=True)
-            label_run(out, stack).to_csv(out / "labels.csv", index=False)
+            label_run(out, stack, diameter=one.specimen.phantom_diameter).to_csv(
+                out / "labels.csv", index=False
+            )
     return outs
 
 
-def label_run(run: Path, truth: Path) -> pd.DataFrame:
+def label_run(run: Path, truth: Path, *, diameter: float | None = None) -> pd.DataFrame:
     """Say of each occupied class what its members are.
+
+    Junk images that are made of particles are a matter of how they were aligned. One that lay
+    between two neighbours and was moved onto one of them shows a particle, and counts as such. A
+    clump, or a pair that overlaps and was moved onto one of the two, shows a particle that touches
+    others: *unclear*, worth `_UNCLEAR` of a particle to learn from, and neither particle nor junk
+    where scores are judged.
+
+    Parameters
+    ----------
+    run, truth
+        Folder of the classification, and of the stack with its truth.
+    diameter
+        Of the particle, A; None takes all junk for junk.
 
     Returns
     -------
     pandas.DataFrame
-        class_number, n_members, n_true, junk_share, coherence, is_view ..., as
-        `cryopick.class2d.evaluate.evaluate_classes` gives them, and purity and quality, 0 to 1;
-        in a last row what is in no class, with number 0.
+        class_number, n_members, n_true, n_unclear, n_junk, coherence, is_view ..., and purity and
+        quality, 0 to 1; in a last row what is in no class, with number 0.
     """
     rows = read_particles(find_classification(run).data).rows
     known = read_class_truth(truth)
-    labels = evaluate_classes(rows, known, min_size=_FEWEST).classes
-    share = 1 - labels["junk_share"]
-    labels["purity"] = ((share - 0.2) / 0.6).clip(0, 1)
+    states = np.where(known.is_junk, "noise", "particle").astype(object)
+    if diameter is not None:
+        states = read_particles(truth / "truth.star").rows["cryopickState"].to_numpy(object)
+    kinds = kinds_of_members(rows, states, diameter)
+    counts = pd.crosstab(rows["class_number"], kinds).reindex(
+        columns=["true", "unclear", "junk"], fill_value=0
+    )
+    counts = counts.add_prefix("n_").assign(n_members=counts.sum(axis=1))
+    counts = counts.reindex(counts.index.union([0]), fill_value=0)
+    found = evaluate_classes(rows, known, min_size=_FEWEST).classes.set_index("class_number")
+    labels = counts.join(found[["coherence", "chance", "is_view"]]).reset_index(
+        names="class_number"
+    )
+    credit = (labels["n_true"] + _UNCLEAR * labels["n_unclear"]) / labels["n_members"]
+    labels["purity"] = ((credit - 0.2) / 0.6).clip(0, 1)
     shared = labels["coherence"].fillna(0.0).clip(lower=0) ** 2  # of the variance
     labels["quality"] = ((shared - 0.2) / 0.6).clip(0, 1) * (labels["n_true"] >= 2)
-    none = rows.loc[rows["class_number"] == 0, "image_index"].to_numpy()
-    n_true = int((~known.is_junk[none]).sum())
-    left = pd.DataFrame([{"class_number": 0, "n_members": len(none), "n_true": n_true}])
-    return pd.concat([labels, left], ignore_index=True)
+    labels.loc[labels["class_number"] == 0, ["purity", "quality"]] = np.nan
+    return labels
+
+
+def kinds_of_members(
+    rows: pd.DataFrame, states: np.ndarray, diameter: float | None
+) -> NDArray[np.str_]:
+    """Say of each row whether it shows a particle as it was aligned: true, unclear or junk."""
+    state = states[rows["image_index"].to_numpy()].astype(str)
+    moved = np.hypot(rows["shift_x"], rows["shift_y"]).to_numpy() / (diameter or np.inf)
+    is_true = (state == "particle") | ((state == "neighbours") & (moved > _ONTO_NEIGHBOUR))
+    is_unclear = (state == "aggregate") | ((state == "overlap") & (moved > _ONTO_ONE))
+    return np.where(is_true, "true", np.where(is_unclear, "unclear", "junk"))

@@ -36,7 +36,7 @@ from cryopick.selection.class_training import LabelledClasses, train_network
 from cryopick.tables.relion_class2d import read_classification
 from simulated_classifications import draw_set, make_set
 
-SETS, EPOCHS, NETWORKS = 90, 40, 3
+SETS, EPOCHS, NETWORKS = 100, 40, 3
 
 
 def main() -> None:

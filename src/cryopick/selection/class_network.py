@@ -1,8 +1,8 @@
 """The network that scores a class from its picture and what is measured of it.
 
-A few convolutions look at the picture, turned and mirrored in all eight ways that keep its pixels,
-so that the score of a class does not depend on how its average is turned; their mean joins what
-the measures give. Two values come out: the expected purity of the members (are they particles?)
+A few convolutions look at the picture, turned in all four ways that keep its pixels, so that the
+score of a class does not depend on how its average is turned; their mean joins what the measures
+give. Two values come out: the expected purity of the members (are they particles?)
 and the quality of the class (do they show one view, well aligned?).
 
 Each group of measures, and the picture, can be *unknown*: it is then 0 and a flag says so. In
@@ -85,14 +85,9 @@ class ClassNetwork(nn.Module):
         self.scale.copy_(torch.maximum(spread, 0.3 * deviation).clamp(min=1e-3))
 
     def see(self, images: Tensor) -> Tensor:
-        """Look at pictures, (n, y, x) to (n, 24); alike for all eight turns."""
-        total: Tensor | None = None
-        for turn in range(4):
-            for flips in ((), (2,)):
-                seen = self.see_once(torch.rot90(images, turn, (1, 2)).flip(flips))
-                total = seen if total is None else total + seen
-        assert total is not None
-        return total / 8
+        """Look at pictures, (n, y, x) to (n, 24); alike for all four turns."""
+        seen = [self.see_once(torch.rot90(images, turn, (1, 2))) for turn in range(4)]
+        return torch.stack(seen).mean(0)
 
     def see_once(self, images: Tensor) -> Tensor:
         """Look at pictures as they are turned."""
