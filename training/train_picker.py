@@ -50,7 +50,6 @@ def main() -> None:
             flush=True,
         )
 
-    torch.set_num_threads(given.workers)
     trained = fit_model(
         fields,
         held_out,
@@ -59,6 +58,7 @@ def main() -> None:
         n_expected=sum(len(f.particles) for f in fields) / len(fields),  # all are marked
         seed=given.seed,
         every=500,
+        threads=given.workers,
         patience=given.steps,
         report=report,
     )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from cryopick.picking.evaluate import match_picks
 from cryopick.picking.network import MARGIN, PARTICLE, STRIDE, PickNetwork, apply_in_tiles
 from cryopick.picking.network_field import prepare_network_field
 from cryopick.picking.network_fit import (
+    FitState,
     Found,
     TrainedModel,
     best_threshold,
@@ -23,6 +25,7 @@ from cryopick.picking.network_pick import PickModel, find_centres, pick_network
 from cryopick.picking.network_training import (
     WINDOW,
     TrainingField,
+    TrainingProgress,
     TrainingWindow,
     draw_window,
     risk,
@@ -206,6 +209,34 @@ def trained() -> TrainedModel:
 def test_training_repeats(trained: TrainedModel) -> None:
     fields = [blobs(s) for s in range(4)]
     again = fit_model(fields, [blobs(90)], network=PickNetwork(seed=1), steps=60, every=30, seed=2)
+    for name, values in trained.model.network.arrays().items():
+        np.testing.assert_array_equal(values, again.model.network.arrays()[name])
+
+
+@pytest.mark.slow
+def test_training_is_the_same_with_two_threads_and_after_a_stop(trained: TrainedModel) -> None:
+    fields = [blobs(s) for s in range(4)]
+    states: list[FitState] = []
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(_: TrainingProgress, __: float) -> None:
+        raise StoppedError
+
+    def fit(**given: Any) -> TrainedModel:
+        network = PickNetwork(seed=1)
+        return fit_model(
+            fields, [blobs(90)], network=network, steps=60, every=30, seed=2, threads=2, **given
+        )
+
+    with pytest.raises(StoppedError):
+        fit(keep=states.append, report=stop)
+    again = fit(start=states[0])
+    assert [step for step, _, _ in states[0].history] == [30]
+    assert again.history == trained.history
+    assert again.n_expected == trained.n_expected
+    assert again.model.threshold == trained.model.threshold
     for name, values in trained.model.network.arrays().items():
         np.testing.assert_array_equal(values, again.model.network.arrays()[name])
 

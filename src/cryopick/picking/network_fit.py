@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,10 +16,19 @@ from scipy.special import expit
 
 from cryopick.picking.evaluate import match_picks
 from cryopick.picking.network import PARTICLE, PickNetwork, apply_in_tiles
+from cryopick.picking.network_learner import Learner, LearnerState
 from cryopick.picking.network_pick import PickModel, find_centres
 from cryopick.picking.network_training import TrainingField, TrainingProgress, fit_network
 
-__all__ = ["Found", "TrainedModel", "calibrate", "find_in_field", "fit_model", "validate"]
+__all__ = [
+    "FitState",
+    "Found",
+    "TrainedModel",
+    "calibrate",
+    "find_in_field",
+    "fit_model",
+    "validate",
+]
 
 _MATCH = 0.3  # diameters
 _APART = 0.7  # diameters between two picks
@@ -55,6 +66,16 @@ class TrainedModel:
     history: list[tuple[int, float, float]] = field(default_factory=list)  # step, loss, precision
 
 
+@dataclass(frozen=True, kw_only=True)
+class FitState:
+    """A training at one of its reports: all that it goes on from."""
+
+    learner: LearnerState
+    best: Mapping[str, NDArray[np.floating]]  # weights of the best network so far
+    hidden_share: float  # unmarked particles for each marked one
+    history: tuple[tuple[int, float, float], ...]  # step, loss, precision
+
+
 def fit_model(
     fields: Sequence[TrainingField],
     held_out: Sequence[TrainingField],
@@ -66,7 +87,10 @@ def fit_model(
     seed: int = 0,
     every: int = 100,
     patience: int = _PATIENCE,
+    threads: int = 1,
+    start: FitState | None = None,
     report: Callable[[TrainingProgress, float], None] | None = None,
+    keep: Callable[[FitState], None] | None = None,
 ) -> TrainedModel:
     """Train, stop when fields held out are picked no better, calibrate, and set the threshold.
 
@@ -80,28 +104,37 @@ def fit_model(
         At most.
     n_expected
         Particles in a field on average, marked or not; estimated if not given.
-    rejected_weight, seed, every
+    rejected_weight, seed, every, threads
         As `fit_network` takes them.
     patience
         Reports without a better validation after which training ends.
+    start
+        State that `keep` got in the same training, to go on from to the same result.
     report
         Called with where training stands and the average precision on the fields held out.
+    keep
+        Called with the state at each report, before `report`.
     """
     n_marked = sum(len(f.particles) for f in fields) / len(fields)
     share = _HiddenShare(n_marked, n_expected)
-    course = _Course(held_out, fields, share, patience, report)
-    fit_network(
-        fields,
-        network=network,
-        steps=steps,
-        hidden_share=share.value,
-        rejected_weight=rejected_weight,
-        seed=seed,
-        every=every,
-        report=course.look,
-    )
+    course = _Course(held_out, fields, share, patience, threads, report, keep)
+    if start is not None:
+        course.take_up(start, network)
+    if not course.is_over:
+        fit_network(
+            fields,
+            network=network,
+            steps=steps,
+            hidden_share=share.value,
+            rejected_weight=rejected_weight,
+            seed=seed,
+            every=every,
+            threads=threads,
+            start=None if start is None else start.learner,
+            report=course.look,
+        )
     assert course.best is not None
-    found = validate(course.best, held_out)
+    found = validate(course.best, held_out, threads=threads)
     marked_share = 1 / (1 + share.value())
     slope, offset = calibrate(found, marked_share=marked_share)
     chance = expit(slope * found.logit + offset)
@@ -133,13 +166,17 @@ class _HiddenShare:
     def value(self) -> float:
         return self._share
 
-    def count(self, network: PickNetwork, fields: Sequence[TrainingField]) -> None:
+    def take_up(self, share: float) -> None:
+        self._share = share
+
+    def count(self, network: PickNetwork, fields: Sequence[TrainingField], *, threads: int) -> None:
         """Count particles on some fields; go half of the way to what is found."""
         if self._is_given:
             return
         some = fields[:: max(1, len(fields) // _SAMPLED)]
         marked = sum(len(f.particles) for f in some)
-        sure = sum(int((expit(find_in_field(network, f)[1]) > _SURE).sum()) for f in some)
+        peaks = _find_in_fields(network, some, threads)
+        sure = sum(int((expit(logit) > _SURE).sum()) for _, logit in peaks)
         found = min(max(0.0, sure / max(marked, 1) - 1), _MOST_HIDDEN)
         self._share = (self._share + found) / 2
 
@@ -153,30 +190,65 @@ class _Course:
         fields: Sequence[TrainingField],
         share: _HiddenShare,
         patience: int,
+        threads: int,
         report: Callable[[TrainingProgress, float], None] | None,
+        keep: Callable[[FitState], None] | None,
     ) -> None:
         self.best: PickNetwork | None = None
-        self.best_precision = -1.0
-        self.best_step = 0
         self.history: list[tuple[int, float, float]] = []
         self._held_out, self._fields, self._share = held_out, fields, share
-        self._report, self._patience = report, patience
-        self._since = 0
+        self._report, self._keep, self._patience, self._threads = report, keep, patience, threads
 
-    def look(self, progress: TrainingProgress, network: PickNetwork) -> bool:
+    @property
+    def best_look(self) -> int:
+        """Which report had the best precision, from 0; the first of equal ones."""
+        precisions = [precision for _, _, precision in self.history]
+        return precisions.index(max(precisions))
+
+    @property
+    def best_precision(self) -> float:
+        return self.history[self.best_look][2]
+
+    @property
+    def best_step(self) -> int:
+        return self.history[self.best_look][0]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether validation has been no better for too long."""
+        return len(self.history) > self._patience + self.best_look if self.history else False
+
+    def take_up(self, state: FitState, network: PickNetwork) -> None:
+        """Go on from where a training stood; `network` says device and layout."""
+        self.best = copy.deepcopy(network).eval()
+        self.best.load_arrays(state.best)
+        self.history = list(state.history)
+        self._share.take_up(state.hidden_share)
+
+    def look(self, progress: TrainingProgress, learner: Learner) -> bool:
         """Validate; True ends training."""
-        network.eval()
-        precision = _average_precision(validate(network, self._held_out))
-        self._share.count(network, self._fields)
-        network.train()
+        network = learner.network.eval()
+        found = validate(network, self._held_out, threads=self._threads)
+        precision = _average_precision(found)
+        self._share.count(network, self._fields, threads=self._threads)
         self.history.append((progress.step, progress.loss, precision))
-        self._since += 1
-        if precision > self.best_precision:
-            self.best = copy.deepcopy(network).eval()
-            self.best_precision, self.best_step, self._since = precision, progress.step, 0
+        if self.best_look == len(self.history) - 1:
+            self.best = copy.deepcopy(network)
+        network.train()
+        if self._keep is not None:
+            self._keep(self._state(learner))
         if self._report is not None:
             self._report(progress, precision)
-        return self._since >= self._patience
+        return self.is_over
+
+    def _state(self, learner: Learner) -> FitState:
+        assert self.best is not None
+        return FitState(
+            learner=learner.state(),
+            best={n: a.copy() for n, a in self.best.arrays().items()},
+            hidden_share=self._share.value(),
+            history=tuple(self.history),
+        )
 
 
 def find_in_field(network: PickNetwork, field: TrainingField) -> tuple[Floats, Floats]:
@@ -187,19 +259,28 @@ def find_in_field(network: PickNetwork, field: TrainingField) -> tuple[Floats, F
     tuple of numpy.ndarray
         Positions (n, 2), y and x in px, and logits (n,), best first.
     """
-    answer = apply_in_tiles(network, field.image, tile=_TILE)
+    answer = apply_in_tiles(network, field.image.to(network.prior.device), tile=_TILE)
+    valid = field.is_valid.to(answer.device)
     positions, chance = find_centres(
-        torch.sigmoid(answer[0]), answer[1:], field.is_valid, min_distance=_APART * PARTICLE
+        torch.sigmoid(answer[0]), answer[1:], valid, min_distance=_APART * PARTICLE
     )
     sure = chance.double().cpu().numpy().clip(1e-9, 1 - 1e-9)
     return positions.double().cpu().numpy(), np.log(sure / (1 - sure))
 
 
-def validate(network: PickNetwork, fields: Sequence[TrainingField]) -> Found:
+def _find_in_fields(
+    network: PickNetwork, fields: Sequence[TrainingField], threads: int
+) -> list[tuple[Floats, Floats]]:
+    """Find the peaks of fields side by side, each on one core."""
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        return list(pool.map(partial(find_in_field, network), fields))
+
+
+def validate(network: PickNetwork, fields: Sequence[TrainingField], *, threads: int = 1) -> Found:
     """Pick fields and match what is found with what is marked; what is ignored does not count."""
     logits, marked = [], []
-    for one in fields:
-        positions, logit = find_in_field(network, one)
+    peaks = _find_in_fields(network, fields, threads)
+    for one, (positions, logit) in zip(fields, peaks, strict=True):
         matched = match_picks(
             positions[:, ::-1], logit, one.particles[:, ::-1], radius=_MATCH * PARTICLE
         )

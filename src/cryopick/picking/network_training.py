@@ -7,10 +7,10 @@ NeurIPS 2017), with the share of unmarked particles given or estimated as traini
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -20,12 +20,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from cryopick.picking.network import PARTICLE, STRIDE, PickNetwork
+from cryopick.picking.network_learner import Learner, LearnerState, one_core
 
 __all__ = ["TrainingField", "TrainingProgress", "TrainingWindow", "draw_window", "fit_network"]
 
 WINDOW = 160  # px, side of what is learned from at once
 _BATCH = 8
-_RATE, _DECAY, _WARM = 2e-3, 1e-4, 0.05
+_RATE, _WARM = 2e-3, 0.05
 _MARKED = 0.13  # diameters: the centre lies at most so far from a grid point that says yes
 _SPARED = 0.35  # diameters: grid points nearer than this, but not at the centre, say nothing
 _IGNORED = 0.6  # diameters about what may or may not be a particle
@@ -77,7 +78,9 @@ def fit_network(
     rate: float = _RATE,
     seed: int = 0,
     every: int = 100,
-    report: Callable[[TrainingProgress, PickNetwork], bool] | None = None,
+    threads: int = 1,
+    start: LearnerState | None = None,
+    report: Callable[[TrainingProgress, Learner], bool] | None = None,
 ) -> PickNetwork:
     """Train a network; the one given is left as it is.
 
@@ -86,7 +89,7 @@ def fit_network(
     fields
         What to learn from; windows are drawn from each as its particles say.
     network
-        To begin from.
+        To begin from; training runs on its device.
     steps
         Of 8 windows each, at most.
     hidden_share
@@ -99,34 +102,51 @@ def fit_network(
         Of all random choices.
     every
         Steps between reports.
+    threads
+        To compute with on the CPU; the result does not depend on them.
+    start
+        State at a report of the same training, to go on from.
     report
-        Called with where training stands and the network; True ends it.
+        Called with where training stands and what learns; True ends it.
     """
-    trained = copy.deepcopy(network).train()
-    generator = np.random.default_rng([seed, 7])
     chances = _chances(fields)
-    optimiser = torch.optim.AdamW(trained.parameters(), lr=rate, weight_decay=_DECAY)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _pace(step / steps))
-    share, total = hidden_share(), 0.0
-    for step in range(1, steps + 1):
-        chosen = generator.choice(len(fields), size=_BATCH, p=chances)
-        drawn = [draw_window(fields[k], generator) for k in chosen]
-        window = TrainingWindow(*(torch.stack(parts) for parts in zip(*drawn, strict=True)))
-        loss = risk(trained(window.image), window, share, rejected_weight)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        total += loss.item()
-        if step % every == 0 or step == steps:
-            since = every if step % every == 0 else step % every
-            now = TrainingProgress(step=step, steps=steps, loss=total / since)
-            total = 0.0
-            if report is not None and report(now, trained):
-                break
-            share = hidden_share()
-    return trained.eval()
+    generator = np.random.default_rng([seed, 7])
+    with one_core(), Learner(network, generator, threads=threads) as learner:
+        if start is not None:
+            learner.take_up(start)
+        total = 0.0
+        while learner.step < steps:
+            if learner.step % every == 0:
+                share = hidden_share()
+            window = _draw_batch(fields, generator, chances, learner.device)
+            pace = rate * _pace(learner.step / steps)
+            total += learner.learn(
+                window.image, partial(_risk_of, window, share, rejected_weight), rate=pace
+            )
+            if learner.step % every == 0 or learner.step == steps:
+                since = (learner.step - 1) % every + 1
+                now = TrainingProgress(step=learner.step, steps=steps, loss=total / since)
+                total = 0.0
+                if report is not None and report(now, learner):
+                    break
+        return learner.network.eval()
+
+
+def _draw_batch(
+    fields: Sequence[TrainingField],
+    generator: np.random.Generator,
+    chances: NDArray[np.float64],
+    device: torch.device,
+) -> TrainingWindow:
+    chosen = generator.choice(len(fields), size=_BATCH, p=chances)
+    drawn = [draw_window(fields[k], generator) for k in chosen]
+    return TrainingWindow(*(torch.stack(parts).to(device) for parts in zip(*drawn, strict=True)))
+
+
+def _risk_of(
+    window: TrainingWindow, hidden_share: float, rejected_weight: float, answer: Tensor
+) -> Tensor:
+    return risk(answer, window, hidden_share, rejected_weight)
 
 
 def risk(
