@@ -20,6 +20,7 @@ the classification itself called junk, "of classes" of the junk in classes alone
 from __future__ import annotations
 
 import argparse
+import io
 import shutil
 import subprocess
 import sys
@@ -31,13 +32,13 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from scipy.stats import rankdata
 
 from class2d import RELION_3, STACK_OPTIONS
 from class2d_runs import Table, measured
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-from cryopick.io.atomic import writing
 from cryopick.pipeline.class2d_references import averages_of_run
 from cryopick.report.calibration_chart import draw_calibration
 from cryopick.report.figures import figure_to_png
@@ -50,6 +51,7 @@ from train_class_scores import make_sets, read_inputs
 
 _FEWEST = 5  # members
 _THRESHOLD = 0.5
+_WIDTH, _COLOURS = 1500, 96  # of a picture for the docs
 
 
 def main() -> None:
@@ -97,8 +99,7 @@ def held_out(given: argparse.Namespace) -> None:
             weights=everything["n_members"].to_numpy(float),
             title="Class scores of shapes never trained on",
         )
-        with writing(given.plot) as file:
-            file.write(figure_to_png(figure, dpi=160))
+        _write_small(io.BytesIO(figure_to_png(figure, dpi=160)), given.plot)
 
 
 def relion(given: argparse.Namespace) -> None:
@@ -230,7 +231,16 @@ def _select(given: argparse.Namespace, classes: Path, out: Path) -> None:
         command += ["--weights", str(given.weights)]
     _cryopick(command)
     if given.plot is not None:
-        shutil.copyfile(out / "class_scores.png", given.plot)
+        _write_small(out / "class_scores.png", given.plot)
+
+
+def _write_small(source: Path | io.BytesIO, target: Path) -> None:
+    """Write a picture for the docs: at most `_WIDTH` px wide, few colours."""
+    picture = Image.open(source).convert("RGB")
+    if picture.width > _WIDTH:
+        picture = picture.resize((_WIDTH, round(_WIDTH * picture.height / picture.width)))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    picture.quantize(_COLOURS).save(target, optimize=True)
 
 
 def _cryopick(command: list[str]) -> None:

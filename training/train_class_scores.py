@@ -118,7 +118,7 @@ def gather(runs: Sequence[Path]) -> LabelledClasses:
     for place, run in enumerate(runs):
         inputs = read_inputs(run)
         labels = pd.read_csv(run / "labels.csv").set_index("class_number")
-        table = inputs.features.join(labels, on="class_number", rsuffix="_truth")
+        table = inputs.features.join(labels, on="class_number")
         kept = table["purity"].notna() & (np.abs(inputs.images).max((1, 2)) > 0)
         parts.append((inputs.images[kept], table[kept], np.full(int(kept.sum()), place // 2)))
     table = pd.concat([p[1] for p in parts])

@@ -157,6 +157,10 @@ def _relative(values: Floats, counts: Floats) -> Floats:
     return np.asarray(values - values[known][order][middle])
 
 
+def _is_ours(run: Classification) -> bool:
+    return "soft_count" in run.classes.columns
+
+
 def _by_class(run: Classification, name: str) -> Floats | None:
     """Take a column of the spectra as (classes, rings from 1 on); None if there is none."""
     if name not in run.spectra.columns:
@@ -202,7 +206,10 @@ def _halves(run: Classification, diameter: float) -> dict[str, Floats]:
 
 
 def _accuracies(run: Classification, diameter: float) -> dict[str, Floats]:
-    found = {}
+    """Logarithms of the smallest turn and shift told; another program's steps are others."""
+    found: dict[str, Floats] = {}
+    if not _is_ours(run):
+        return found
     for name, column, unit in (
         ("turn_accuracy", "accuracy_rotations", 1.0),
         ("shift_accuracy", "accuracy_translations", diameter),
@@ -217,7 +224,6 @@ def _members(run: Classification, counts: Floats, diameter: float) -> dict[str, 
     """Means over the members of each class of what a run says of each particle."""
     rows = run.particles.rows
     number = rows["class_number"].to_numpy(np.int64)
-    is_ours = "soft_count" in run.classes.columns  # another program's likelihood is another
 
     def mean(values: Floats) -> Floats:
         known = np.isfinite(values)
@@ -229,7 +235,7 @@ def _members(run: Classification, counts: Floats, diameter: float) -> dict[str, 
     found: dict[str, Floats] = {}
     if "max_probability" in rows.columns:
         found["certainty"] = _relative(mean(rows["max_probability"].to_numpy(float)), counts)
-    if "log_likelihood" in rows.columns and is_ours:
+    if "log_likelihood" in rows.columns and _is_ours(run):  # others have another origin
         values = rows["log_likelihood"].to_numpy(float)
         accepted = values[(number > 0) & np.isfinite(values)]
         middle = np.median(accepted) if len(accepted) else 0.0

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 __all__ = ["SCORE_FLOOR", "ClassNetwork", "combine"]
 
-SCORE_FLOOR = 0.6  # score of a pure class whose members have nothing in common
+SCORE_FLOOR = 0.8  # score of a pure class whose members have nothing in common
 _CHANNELS = (12, 24, 32, 48)
 _LOOK, _MEASURED, _HIDDEN = 24, 32, 24
 Values = TypeVar("Values", Tensor, NDArray[np.float64])
@@ -34,7 +34,7 @@ _CLIP = 4.0  # deviations: measures beyond are taken as this
 def combine(purity: Values, quality: Values) -> Values:
     """Score of a class, 0 to 1, from its purity and quality.
 
-    Junk scores 0 however sharp; a pure class scores 0.6 if its members have nothing in common
+    Junk scores 0 however sharp; a pure class scores 0.8 if its members have nothing in common
     and 1 if they show one view.
     """
     return purity * (SCORE_FLOOR + (1 - SCORE_FLOOR) * quality)
