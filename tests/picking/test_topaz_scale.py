@@ -8,6 +8,7 @@ import torch
 
 from cryopick.errors import DataError, ParameterError
 from cryopick.image.fourier import fourier_resize
+from cryopick.picking.label_split import split_micrographs
 from cryopick.picking.topaz_field import (
     SearchArea,
     find_search_area,
@@ -22,7 +23,7 @@ from cryopick.picking.topaz_scale import (
     effective_particles,
     prior_inflation,
 )
-from cryopick.picking.topaz_training import best_epoch, epoch_scores, split_micrographs
+from cryopick.picking.topaz_training import best_epoch, epoch_scores
 
 
 def test_the_scale_is_that_of_the_relion_tutorial():

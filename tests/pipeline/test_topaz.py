@@ -34,7 +34,7 @@ from cryopick.picking.topaz_parameters import (
     TopazTrainParameters,
 )
 from cryopick.pipeline.evaluate import evaluate_pick_files, read_truth
-from cryopick.pipeline.topaz_labels import read_labels
+from cryopick.pipeline.labelled_fields import read_labels
 from cryopick.pipeline.topaz_pick import pick_with_topaz
 from cryopick.pipeline.topaz_program import TopazProgram, TopazRun, find_topaz, telling_line
 from cryopick.pipeline.topaz_setup import set_up_topaz

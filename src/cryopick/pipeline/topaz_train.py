@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from cryopick.io.atomic import write_json
+from cryopick.picking.label_split import split_micrographs
 from cryopick.picking.topaz_parameters import TopazComputeParameters, TopazTrainParameters
 from cryopick.picking.topaz_scale import TopazScale, choose_scale, effective_particles
-from cryopick.picking.topaz_training import split_micrographs
 from cryopick.pipeline.failed_micrographs import write_failed
 from cryopick.pipeline.job import Job, ProgressCallback, identity_of
-from cryopick.pipeline.topaz_labels import LabelledField, read_labels
+from cryopick.pipeline.labelled_fields import LabelledField, read_labels
 from cryopick.pipeline.topaz_program import TopazProgram, find_topaz
 from cryopick.pipeline.topaz_train_fields import fields_folder, prepare_labels
 from cryopick.pipeline.topaz_train_run import (

@@ -15,8 +15,8 @@ from cryopick.execution.parameters import ComputeParameters
 from cryopick.io.atomic import make_folder, write_text
 from cryopick.picking.topaz_parameters import TopazComputeParameters, TopazTrainParameters
 from cryopick.picking.topaz_scale import TopazScale
+from cryopick.pipeline.labelled_fields import LabelledField
 from cryopick.pipeline.topaz_fields import FieldFile, WrittenField, field_name, write_field
-from cryopick.pipeline.topaz_labels import LabelledField
 
 __all__ = ["FIELDS", "PreparedLabels", "fields_folder", "prepare_labels", "write_lists"]
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from cryopick.errors import ProjectError
 from cryopick.io.atomic import output_errors, writing
+from cryopick.picking.label_split import split_micrographs
 from cryopick.picking.topaz_parameters import TopazComputeParameters, TopazTrainParameters
 from cryopick.picking.topaz_scale import (
     TopazScale,
@@ -22,9 +23,9 @@ from cryopick.picking.topaz_scale import (
     effective_particles,
     prior_inflation,
 )
-from cryopick.picking.topaz_training import best_epoch, epoch_scores, split_micrographs
+from cryopick.picking.topaz_training import best_epoch, epoch_scores
 from cryopick.pipeline.job import ProgressCallback
-from cryopick.pipeline.topaz_labels import LabelledField, Labels
+from cryopick.pipeline.labelled_fields import LabelledField, Labels
 from cryopick.pipeline.topaz_program import TopazProgram, TopazRun
 from cryopick.pipeline.topaz_train_fields import FIELDS, PreparedLabels, write_lists
 
