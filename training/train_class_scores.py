@@ -2,10 +2,11 @@
 
     python training/train_class_scores.py --work WORK --out src/cryopick/selection/class_scores.npz
 
-Simulates and classifies sets of particles (`simulated_classifications.py`), measures their
-classes, trains networks, each on its own nine tenths of the sets, and writes their weights. Two
-cores need about half an hour; sets that are in --work from before are not made again. The same
-seed gives the same weights on the same kind of machine.
+Simulates and classifies sets of particles (`simulated_classifications.py`), adds averages sharper
+than these can be (`sharp_averages.py`), measures all classes, trains networks, each on its own
+nine tenths of the sets, and writes their weights. Two cores need about half an hour; sets that are
+in --work from before are not made again. The same seed gives the same weights on the same kind of
+machine.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ from cryopick.selection.class_scorer import ClassScorer, to_weights
 from cryopick.selection.class_scores import ClassInputs
 from cryopick.selection.class_training import LabelledClasses, train_network
 from cryopick.tables.relion_class2d import read_classification
+from sharp_averages import sharp_averages
 from simulated_classifications import draw_set, make_set
 
-SETS, EPOCHS, NETWORKS = 100, 40, 3
+SETS, SHARP, EPOCHS, NETWORKS = 100, 60, 40, 3
 
 
 def main() -> None:
@@ -44,6 +46,7 @@ def main() -> None:
     options.add_argument("--work", type=Path, required=True, help="Folder for simulated sets.")
     options.add_argument("--out", type=Path, required=True, help="File of weights to write.")
     options.add_argument("--sets", type=int, default=SETS)
+    options.add_argument("--sharp", type=int, default=SHARP, help="Stacks of sharp averages.")
     options.add_argument("--epochs", type=int, default=EPOCHS)
     options.add_argument("--networks", type=int, default=NETWORKS)
     options.add_argument("--seed", type=int, default=1)
@@ -52,7 +55,9 @@ def main() -> None:
     start = time.perf_counter()
     runs = make_sets(range(given.sets), given.work, workers=given.workers, seed=given.seed)
     print(f"{len(runs)} runs after {time.perf_counter() - start:.0f} s", flush=True)
-    classes = gather(runs)
+    with _pool(given.workers) as pool:
+        sharp = pool.map(partial(sharp_averages, seed=given.seed), range(given.sharp))
+    classes = join([gather(runs), *sharp])
     print(f"{len(classes.purity)} classes, mean purity {float(classes.purity.mean()):.2f}")
     tasks = [(k, given.networks, given.epochs, given.seed) for k in range(given.networks)]
     with _pool(given.workers) as pool:
@@ -65,6 +70,7 @@ def main() -> None:
         "seed": given.seed,
         "sets": given.sets,
         "runs": len(runs),
+        "sharp_stacks": given.sharp,
         "classes": len(classes.purity),
         "epochs": given.epochs,
         "held_out_loss": _losses(calibration[0] * logits + calibration[1], classes),
@@ -133,6 +139,18 @@ def gather(runs: Sequence[Path]) -> LabelledClasses:
         quality=column("quality"),
         counts=column("n_members"),
         runs=np.concatenate([p[2] for p in parts]),
+    )
+
+
+def join(parts: Sequence[LabelledClasses]) -> LabelledClasses:
+    """Put the classes of several sources one after the other."""
+    return LabelledClasses(
+        images=torch.cat([p.images for p in parts]),
+        features=torch.cat([p.features for p in parts]),
+        purity=torch.cat([p.purity for p in parts]),
+        quality=torch.cat([p.quality for p in parts]),
+        counts=torch.cat([p.counts for p in parts]),
+        runs=np.concatenate([p.runs for p in parts]),
     )
 
 

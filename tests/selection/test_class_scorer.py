@@ -15,12 +15,16 @@ from cryopick.selection.class_network import SCORE_FLOOR, ClassNetwork
 from cryopick.selection.class_scorer import (
     KIND,
     ClassScorer,
+    certain_logit,
     read_scorer,
     score_classes,
     to_weights,
 )
 from cryopick.selection.class_scores import ClassInputs
 from cryopick.selection.class_training import LabelledClasses, train_network
+from cryopick.simulation.orientations import draw_angles, euler_matrices
+from cryopick.simulation.phantoms import make_phantom
+from cryopick.simulation.projection import project
 
 
 def made_up_scorer() -> ClassScorer:
@@ -35,7 +39,15 @@ def some_inputs() -> ClassInputs:
 
 
 def test_the_shipped_score_tells_particles_from_noise() -> None:
-    averages = stack(*[particle(s) for s in range(4)], *[smooth_noise(s) for s in range(4)])
+    views = project(
+        make_phantom("tetramer", diameter=150.0),
+        euler_matrices(draw_angles(4, generator=np.random.default_rng(1))),
+        box_size=SIZE,
+        pixel_size=4.5,
+    ).numpy()
+    rng = np.random.default_rng(2)
+    noisy = [v / v.std() + 0.3 * rng.standard_normal(v.shape) for v in views]
+    averages = stack(*noisy, *[smooth_noise(s) for s in range(4)])
     scores = score_classes(class_inputs(averages), read_scorer())
     assert scores.score[:4].min() > 0.5 > scores.score[4:].max()
 
@@ -66,8 +78,11 @@ def test_an_effect_is_the_score_less_that_without_the_measures() -> None:
         less = inputs.features.assign(**dict.fromkeys(GROUPS[group], np.nan))
         without = score_classes(replace(inputs, features=less), scorer).score[0]
         assert reasons[group] == pytest.approx(found.score[0] - without, abs=1e-6)
-    effects = [abs(r.effect) for r in found.reasons[0]]
-    assert effects == sorted(effects, reverse=True)
+    odds = [
+        abs(certain_logit(found.score[0]) - certain_logit(found.score[0] - r.effect))
+        for r in found.reasons[0]
+    ]
+    assert odds == sorted(odds, reverse=True)
     assert not set(reasons) & {"resolution", "halves", "accuracy", "members"}  # not known
 
 

@@ -83,7 +83,7 @@ def write_scored_classes(
             "particle_count": _counts(features["particle_count"]),
             "is_selected": choice.is_selected.astype(np.int64),
             "why": choice.why,
-            "reasons": ["; ".join(f"{r.text} ({r.effect:+.2f})" for r in of_class)
+            "reasons": ["; ".join(f"{r.text} ({r.effect:+.2g})" for r in of_class)
                         for of_class in scores.reasons],
         }
     ).rename(columns=_NAMES)  # fmt: skip

@@ -39,7 +39,7 @@ KIND = "class scores"
 _VERSION = 1
 _SHIPPED = "class_scores.npz"
 _SUREST = 1e-4  # distance of a score from 0 and 1 that taste still tells
-_FEWEST_EFFECT = 0.02  # of a score: less is no reason
+_FEWEST_EFFECT = 0.1  # on the logarithm of a score's odds: less is no reason
 
 Floats = NDArray[np.float64]
 
@@ -119,16 +119,16 @@ def score_classes(inputs: ClassInputs, scorer: ClassScorer) -> ClassScores:
         looks = [network.see(images[scored]) for network in scorer.networks]
         found = _judge(scorer, features[scored], looks, known)
         names = (*GROUPS, "look")
-        effects = np.zeros((int(scored.sum()), len(names)))
+        without = np.zeros((int(scored.sum()), len(names)))
         for k in range(len(names)):
-            without = known.clone()
-            without[:, k] = 0
-            effects[:, k] = found[0] - _judge(scorer, features[scored], looks, without)[0]
+            less = known.clone()
+            less[:, k] = 0
+            without[:, k] = _judge(scorer, features[scored], looks, less)[0]
     rows = inputs.features[scored.numpy()]
     reasons = iter(
         [
-            _reasons(row, effect, names)
-            for (_, row), effect in zip(rows.iterrows(), effects, strict=True)
+            _reasons(row, score, others, names)
+            for (_, row), score, others in zip(rows.iterrows(), found[0], without, strict=True)
         ]
     )
     columns = np.full((3, len(images)), np.nan)
@@ -232,11 +232,18 @@ def _judge(scorer: ClassScorer, features: Tensor, looks: Sequence[Tensor], known
     return np.stack([score, purity, quality])
 
 
-def _reasons(row: pd.Series, effects: Floats, names: Sequence[str]) -> tuple[Reason, ...]:
-    found = [
-        Reason(group=name, effect=float(effect), text=describe(name, row, float(effect)))
-        for name, effect in zip(names, effects, strict=True)
-        if abs(effect) >= _FEWEST_EFFECT
-        and (name == "look" or row[list(GROUPS[name])].notna().any())
-    ]
-    return tuple(sorted(found, key=lambda r: -abs(r.effect)))
+def _reasons(
+    row: pd.Series, score: float, without: Floats, names: Sequence[str]
+) -> tuple[Reason, ...]:
+    """Say what moved a score, by how much it moved its odds: near 0 and 1 scores hardly move."""
+    moved = certain_logit(np.array(score)) - certain_logit(without)
+    return tuple(
+        Reason(
+            group=names[k],
+            effect=float(score - without[k]),
+            text=describe(names[k], row, float(moved[k])),
+        )
+        for k in np.argsort(-np.abs(moved), kind="stable").tolist()
+        if abs(moved[k]) >= _FEWEST_EFFECT
+        and (names[k] == "look" or row[list(GROUPS[names[k]])].notna().any())
+    )
