@@ -76,6 +76,21 @@ def test_picks_are_drawn_in_colour_over_a_grey_micrograph(files):
     assert n_coloured("picked.png") > 500
 
 
+def test_scores_are_coloured_between_the_two_given(files):
+    yellow, blue_green = (253, 231, 37), (45, 112, 142)
+
+    def share_of(colour, name):
+        away = np.abs(pixels(name)[..., :3].astype(int) - colour).max(axis=2)
+        return int((away < 12).sum())
+
+    circles = ("field.mrc", "--picks", "picks")  # scores 5 and 9
+    show(*circles, "--lowest-score", 20, "--highest-score", 30, "--out", "low.png")
+    show(*circles, "--lowest-score", 1, "--highest-score", 2, "--out", "high.png")
+
+    assert share_of(blue_green, "low.png") > share_of(blue_green, "high.png") + 300
+    assert share_of(yellow, "high.png") > share_of(yellow, "low.png") + 300
+
+
 def test_a_stack_is_shown_up_to_max_images(files):
     assert "3 of 7 images" in show("stack.mrcs", "--max-images", 3, "--out", "p.png")
 
@@ -99,6 +114,11 @@ def test_json_names_the_picture(files):
         (["field.mrc", "--column", "x", "--out", "p.png"], "column must come with a table"),
         (["stack.mrcs", "--picks", "picks", "--out", "p.png"], "picks must come with a micrograph"),
         (["particles.star", "--picks", "picks", "--out", "p.png"], "picks must come with a micro"),
+        (["field.mrc", "--lowest-score", "1", "--out", "p.png"], "must come with picks that have"),
+        (
+            ["field.mrc", "--lowest-score", "2", "--highest-score", "1", "--out", "p.png"],
+            "highest_score must be above --lowest-score",
+        ),
         (["particles.star", "--column", "Nothing", "--out", "p.png"], "must have a column of num"),
         (["notes.txt", "--out", "p.png"], "must be an MRC, TIFF, PNG or JPEG file"),
     ],

@@ -77,6 +77,7 @@ def show(
         raise ParameterError("out", must="end in .png", got=out.name, remedy="Change --out")
     is_table = path.suffix.lower() == ".star"
     _refuse_misfits(path, is_table=is_table, has_picks=picks is not None, columns=columns)
+    _refuse_score_limits(parameters, has_scores=picks is not None)
     if is_table:
         figure, sentence = _show_table(path, columns, pixel_size, parameters)
     elif path.is_dir():
@@ -145,6 +146,16 @@ def _refuse_misfits(
         )
 
 
+def _refuse_score_limits(parameters: ShowParameters, *, has_scores: bool) -> None:
+    if not has_scores and parameters.score_limits != (None, None):
+        raise ParameterError(
+            "--lowest-score and --highest-score",
+            must="come with picks that have scores",
+            got="none",
+            remedy="Give them with --picks, or leave out the scores",
+        )
+
+
 def _show_image(
     path: Path, picks: Path | None, pixel_size: float | None, parameters: ShowParameters
 ) -> tuple[Figure, str]:
@@ -179,12 +190,14 @@ def _show_micrograph(
         longest_side=parameters.longest_side,
     )
     rows = None if picks is None else _picks_on(path, picks)
+    _refuse_score_limits(parameters, has_scores=rows is not None and "fom" in rows)
     width = pixels.shape[1] * (pixel_size or 1.0)
     count = "" if rows is None else f", {len(rows):,} picks"
     figure = draw_micrograph(
         picture,
         picks=rows,
         default_diameter=parameters.diameter or width / 30,
+        score_limits=parameters.score_limits,
         title=f"{path.name}{count}",
     )
     return figure, f"{path.name}, {pixels.shape[1]} x {pixels.shape[0]}{count}."

@@ -35,6 +35,7 @@ def draw_micrograph(
     *,
     picks: pd.DataFrame | None = None,
     default_diameter: float,
+    score_limits: tuple[float | None, float | None] = (None, None),
     title: str = "",
 ) -> Figure:
     """Draw a micrograph, its picks as circles coloured by score, and a scale bar.
@@ -47,6 +48,8 @@ def draw_micrograph(
         x, y (px of the micrograph), and fom and diameter (A) where known.
     default_diameter
         Of circles of picks without one: A, or px where the pixel size is unknown.
+    score_limits
+        Scores at both ends of the colours; the lowest, and that of the best fiftieth, if None.
     title
         Above the picture.
     """
@@ -64,7 +67,7 @@ def draw_micrograph(
         if title:
             axes.set_title(title, loc="left", fontsize=10)
         if picks is not None and len(picks):
-            _add_circles(figure, axes, picture, picks, default_diameter)
+            _add_circles(figure, axes, picture, picks, default_diameter, score_limits)
         _add_scale_bar(axes, picture)
     return figure
 
@@ -173,7 +176,12 @@ def draw_histograms(columns: Mapping[str, NDArray[Any]], *, title: str = "") -> 
 
 
 def _add_circles(
-    figure: Figure, axes: Axes, picture: Picture, picks: pd.DataFrame, default_diameter: float
+    figure: Figure,
+    axes: Axes,
+    picture: Picture,
+    picks: pd.DataFrame,
+    default_diameter: float,
+    score_limits: tuple[float | None, float | None],
 ) -> None:
     sizes = np.full(len(picks), default_diameter)
     if "diameter" in picks:
@@ -193,14 +201,23 @@ def _add_circles(
     )
     if "fom" in picks:
         fom = picks["fom"].to_numpy(np.float64)
-        low, high = (
-            np.quantile(fom[np.isfinite(fom)], [0, 0.98]) if np.isfinite(fom).any() else (0, 1)
-        )
+        low, high = _ends(fom, score_limits)
         circles.set_edgecolor(score_colours(fom, low=low, high=high))
-        _add_colour_bar(figure, axes, float(low), float(high))
+        _add_colour_bar(figure, axes, low, high)
     else:
         circles.set_edgecolor(score_colours([1.0], low=0, high=1)[0])
     axes.add_collection(circles, autolim=False)
+
+
+def _ends(
+    fom: NDArray[np.float64], limits: tuple[float | None, float | None]
+) -> tuple[float, float]:
+    finite = fom[np.isfinite(fom)]
+    found = np.quantile(finite, [0, 0.98]) if len(finite) else (0.0, 1.0)
+    low, high = (
+        float(own) if given is None else given for own, given in zip(found, limits, strict=True)
+    )
+    return low, max(low, high)
 
 
 def _add_colour_bar(figure: Figure, axes: Axes, low: float, high: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cryopick.errors import ParameterError
 from cryopick.parameters import Parameters, option
 
 __all__ = ["ShowParameters"]
@@ -36,3 +37,35 @@ class ShowParameters(Parameters):
         unit="A",
         above=0,
     )
+    lowest_score: float | None = option(
+        None,
+        help="Score of a pick that is drawn in blue-green, as all below are; the lowest one if not "
+        "given.",
+    )
+    highest_score: float | None = option(
+        None,
+        help="Score of a pick that is drawn in yellow, as all above are; that of the best fiftieth "
+        "if not given.",
+    )
+
+    @property
+    def score_limits(self) -> tuple[float | None, float | None]:
+        """Scores at both ends of the colours."""
+        return self.lowest_score, self.highest_score
+
+    def check_together(self) -> None:
+        """Check the order of the scores.
+
+        Raises
+        ------
+        ParameterError
+            If the highest is not above the lowest.
+        """
+        low, high = self.score_limits
+        if low is not None and high is not None and not low < high:
+            raise ParameterError(
+                "highest_score",
+                must=f"be above --lowest-score ({low:g})",
+                got=f"{high:g}",
+                remedy="Change --highest-score",
+            )
