@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cryopick.cli.console import warn
+from cryopick.cli.console import EXIT_SOME_FAILED, print_result, warn
 
-__all__ = ["AsJson", "MicrographFiles", "Out", "Overwrite", "PixelSize", "warn_of_refused"]
+if TYPE_CHECKING:
+    from cryopick.pipeline.picking import PickingResult
+
+__all__ = [
+    "AsJson",
+    "MicrographFiles",
+    "Out",
+    "Overwrite",
+    "PixelSize",
+    "tell_picks",
+    "warn_of_refused",
+]
 
 _SHOWN = 5  # failed micrographs named on the screen
 
@@ -34,3 +45,43 @@ def warn_of_refused(reasons: Mapping[str, str], folder: Path) -> None:
         warn(f"Refused {name}: {reason}")
     if reasons:
         warn(f"{len(reasons)} micrographs were refused; see {folder / 'failed.star'}.")
+
+
+def tell_picks(
+    result: PickingResult, *, is_json: bool, limits: tuple[float, float] | None = None
+) -> None:
+    """Say what was found and what was refused, and set the exit code.
+
+    Parameters
+    ----------
+    result
+        Of a picking job.
+    is_json
+        Print JSON.
+    limits
+        Diameters that were estimated, A.
+    """
+    counts = result.to_dict()
+    done = len(result.picked)
+    mean = f", {counts['n_picks'] / done:.0f} each on average" if done else ""
+    lines = [f"{counts['n_picks']} picks in {done} micrographs{mean}: {counts['coordinates']}"]
+    if limits is not None:
+        counts["estimated_diameters"] = list(limits)
+        chart = result.folder / "diameter.png"
+        lines.insert(0, f"Diameters, estimated: {limits[0]:.0f} to {limits[1]:.0f} A; see {chart}")
+    if counts["n_ctf_estimated"]:
+        lines.append(
+            f"The CTF of {counts['n_ctf_estimated']} micrographs was estimated for picking only; "
+            "for particles with CTF values run: cryopick ctf estimate"
+        )
+    if counts["n_without_picks"]:
+        lines.append(f"{counts['n_without_picks']} micrographs have no pick.")
+    if counts["n_without_ctf"]:
+        warn(
+            f"{counts['n_without_ctf']} micrographs have no CTF that can be trusted; they were "
+            "searched as if there were no lens."
+        )
+    warn_of_refused(counts["failed"], result.folder)
+    print_result(counts, lines, is_json=is_json)
+    if result.failed:
+        raise typer.Exit(EXIT_SOME_FAILED)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from cryopick.cli.console import EXIT_SOME_FAILED, print_result, progress_bar, warn
+from cryopick.cli.console import progress_bar, warn
 from cryopick.cli.micrograph_options import (
     AsJson,
     MicrographFiles,
     Out,
     Overwrite,
     PixelSize,
-    warn_of_refused,
+    tell_picks,
 )
 from cryopick.cli.options import expand_parameters
+from cryopick.cli.pick_network import add_network_commands
 from cryopick.cli.pick_topaz import topaz_app
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.picking.blob_parameters import BlobParameters
@@ -24,14 +25,12 @@ from cryopick.picking.log_parameters import LogParameters
 from cryopick.picking.template_parameters import TemplateParameters
 from cryopick.pipeline.picking_ctf_parameters import PickingCtfParameters
 
-if TYPE_CHECKING:
-    from cryopick.pipeline.picking import PickingResult
-
 __all__ = ["pick_app"]
 
 pick_app = typer.Typer(
     help="Find particles in micrographs.", no_args_is_help=True, pretty_exceptions_enable=False
 )
+add_network_commands(pick_app)
 pick_app.add_typer(topaz_app, name="topaz")
 
 
@@ -74,7 +73,7 @@ def pick_log_command(
             overwrite=overwrite,
             progress=progress,
         )
-    _tell(result, is_json=is_json)
+    tell_picks(result, is_json=is_json)
 
 
 @pick_app.command("blob")
@@ -124,7 +123,7 @@ def pick_blob_command(
             progress=progress,
         )
     is_estimated = parameters.min_diameter is None
-    _tell(result, is_json=is_json, limits=_limits(picker.parameters) if is_estimated else None)
+    tell_picks(result, is_json=is_json, limits=_limits(picker.parameters) if is_estimated else None)
 
 
 def _limits(parameters: BlobParameters) -> tuple[float, float]:
@@ -174,34 +173,4 @@ def pick_template_command(
             overwrite=overwrite,
             progress=progress,
         )
-    _tell(result, is_json=is_json)
-
-
-def _tell(
-    result: PickingResult, *, is_json: bool, limits: tuple[float, float] | None = None
-) -> None:
-    """Say what was found and what was refused, and set the exit code."""
-    counts = result.to_dict()
-    done = len(result.picked)
-    mean = f", {counts['n_picks'] / done:.0f} each on average" if done else ""
-    lines = [f"{counts['n_picks']} picks in {done} micrographs{mean}: {counts['coordinates']}"]
-    if limits is not None:
-        counts["estimated_diameters"] = list(limits)
-        chart = result.folder / "diameter.png"
-        lines.insert(0, f"Diameters, estimated: {limits[0]:.0f} to {limits[1]:.0f} A; see {chart}")
-    if counts["n_ctf_estimated"]:
-        lines.append(
-            f"The CTF of {counts['n_ctf_estimated']} micrographs was estimated for picking only; "
-            "for particles with CTF values run: cryopick ctf estimate"
-        )
-    if counts["n_without_picks"]:
-        lines.append(f"{counts['n_without_picks']} micrographs have no pick.")
-    if counts["n_without_ctf"]:
-        warn(
-            f"{counts['n_without_ctf']} micrographs have no CTF that can be trusted; they were "
-            "searched as if there were no lens."
-        )
-    warn_of_refused(counts["failed"], result.folder)
-    print_result(counts, lines, is_json=is_json)
-    if result.failed:
-        raise typer.Exit(EXIT_SOME_FAILED)
+    tell_picks(result, is_json=is_json)

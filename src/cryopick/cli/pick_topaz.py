@@ -15,6 +15,7 @@ from cryopick.cli.micrograph_options import (
     Out,
     Overwrite,
     PixelSize,
+    tell_picks,
     warn_of_refused,
 )
 from cryopick.cli.options import expand_parameters
@@ -25,7 +26,6 @@ from cryopick.picking.topaz_parameters import (
 )
 
 if TYPE_CHECKING:
-    from cryopick.pipeline.picking import PickingResult
     from cryopick.pipeline.topaz_train_run import TopazTraining
 
 __all__ = ["topaz_app"]
@@ -110,7 +110,7 @@ def pick_command(
             overwrite=overwrite,
             progress=progress,
         )
-    _tell_picks(result, is_json=is_json)
+    tell_picks(result, is_json=is_json)
 
 
 @topaz_app.command("setup")
@@ -165,19 +165,5 @@ def _tell_training(result: TopazTraining, *, is_estimated: bool, is_json: bool) 
         f"Epoch {result.epoch} was taken ({area} per test pixel): {result.model}",
     ]
     print_result(result.to_dict(), lines, is_json=is_json)
-    if result.failed:
-        raise typer.Exit(EXIT_SOME_FAILED)
-
-
-def _tell_picks(result: PickingResult, *, is_json: bool) -> None:
-    """Say what was found and what was refused, and set the exit code."""
-    counts = result.to_dict()
-    done = len(result.picked)
-    mean = f", {counts['n_picks'] / done:.0f} each on average" if done else ""
-    lines = [f"{counts['n_picks']} picks in {done} micrographs{mean}: {counts['coordinates']}"]
-    if counts["n_without_picks"]:
-        lines.append(f"{counts['n_without_picks']} micrographs have no pick.")
-    warn_of_refused(counts["failed"], result.folder)
-    print_result(counts, lines, is_json=is_json)
     if result.failed:
         raise typer.Exit(EXIT_SOME_FAILED)

@@ -32,6 +32,7 @@ __all__ = [
     "LocalExecutor",
     "Outcome",
     "SerialExecutor",
+    "count_cores",
     "make_executor",
     "require_devices",
 ]
@@ -261,13 +262,18 @@ def make_executor(
     """
     if compute.uses_gpu:
         require_devices(compute)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cores = cores or 1
+    cores = count_cores()
     workers = compute.workers or (cores if not compute.uses_gpu else len(compute.devices))
     workers = min(workers, compute.fitting(bytes_per_item), max(n_items, 1))
     if workers <= 1:
         return SerialExecutor(threads=compute.threads or cores)
     return LocalExecutor(workers=workers, threads=compute.threads or max(1, cores // workers))
+
+
+def count_cores() -> int:
+    """Cores that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return cores or 1
 
 
 def require_devices(compute: ComputeParameters) -> None:

@@ -72,7 +72,15 @@ class NetworkTrainingParameters(Parameters):
         600, help="Steps of training at most; it stops before when it learns no more.", minimum=1
     )
     validation_share: float = option(
-        0.2, help="Share of the micrographs to validate on.", above=0, maximum=0.5
+        0.2,
+        help="Least share of the labels, in micrographs of their own, to validate on.",
+        above=0,
+        maximum=0.5,
+    )
+    max_micrographs: int = option(
+        200,
+        help="Micrographs to use at most, chosen at random; more teach little that is new.",
+        minimum=2,
     )
     from_scratch: bool = option(
         default=False, help="Begin from random weights instead of the general model."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,13 @@ from numpy.typing import NDArray
 from cryopick.errors import CryopickError, DataError, TableError
 from cryopick.io.micrograph import read_micrograph_size
 from cryopick.pipeline.extraction_plan import open_coordinates
+from cryopick.pipeline.job import identity_of
 from cryopick.tables.micrographs import micrograph_path, pixel_sizes
 from cryopick.tables.model import Micrographs, require_columns
 from cryopick.tables.names import MicrographNames
 from cryopick.tables.paths import micrograph_key
 
-__all__ = ["LabelledField", "Labels", "read_beside", "read_labels"]
+__all__ = ["LabelledField", "Labels", "labels_identity", "read_beside", "read_labels"]
 
 _FEWEST = 50  # labels: with fewer, a network learns them by heart
 _STRAYING = 0.01  # share of labels outside their fields that is taken for carelessness
@@ -80,7 +82,7 @@ def read_labels(
     TableError
         If the labels name no micrograph that is listed, or a position is no number.
     FormatError
-        If a file is missing or broken.
+        If a file is missing or broken; with `refused`, if all micrographs are.
     """
     rows = _read_rows(path)
     if len(rows) < _FEWEST:
@@ -89,6 +91,7 @@ def read_labels(
     groups, n_unlisted = _by_micrograph(rows, names, str(path))
     sizes = pixel_sizes(micrographs).to_numpy(float)
     fields, strays, n_all = [], [], 0
+    last: CryopickError | None = None
     for name, pixel_size in zip(names, sizes.tolist(), strict=True):
         if name not in groups:
             continue
@@ -98,11 +101,14 @@ def read_labels(
             if refused is None:
                 raise
             refused[name] = str(error)
+            last = error
             continue
         n_all += len(groups[name])
         strays += outside
         if len(field.x):
             fields.append(field)
+    if last is not None and not n_all:
+        raise last
     if len(strays) > _STRAYING * n_all:
         raise DataError(
             str(path),
@@ -117,8 +123,22 @@ def read_labels(
         n_unlabelled=len(names) - len(groups),
     )
     if labels.count < _FEWEST:
-        raise _too_few(path, f"{labels.count} in the micrographs that can be opened")
+        raise _too_few(path, f"{labels.count} in the micrographs given")
     return labels
+
+
+def labels_identity(fields: Sequence[LabelledField]) -> str:
+    """Name micrographs and labels, so that a change of either is noticed.
+
+    Parameters
+    ----------
+    fields
+        The micrographs with their labels.
+    """
+    digest = hashlib.sha256(identity_of(*(f.path for f in fields)).encode())
+    for field in fields:
+        digest.update(np.stack([field.x, field.y]).astype("<f8").data)
+    return digest.hexdigest()[:16]
 
 
 def read_beside(fields: Sequence[LabelledField], path: Path) -> list[NDArray[np.float64]]:

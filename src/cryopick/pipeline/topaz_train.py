@@ -7,7 +7,6 @@ training that was stopped: the same command begins it again.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -20,8 +19,8 @@ from cryopick.picking.label_split import split_micrographs
 from cryopick.picking.topaz_parameters import TopazComputeParameters, TopazTrainParameters
 from cryopick.picking.topaz_scale import TopazScale, choose_scale, effective_particles
 from cryopick.pipeline.failed_micrographs import write_failed
-from cryopick.pipeline.job import Job, ProgressCallback, identity_of
-from cryopick.pipeline.labelled_fields import LabelledField, read_labels
+from cryopick.pipeline.job import Job, ProgressCallback
+from cryopick.pipeline.labelled_fields import LabelledField, labels_identity, read_labels
 from cryopick.pipeline.topaz_program import TopazProgram, find_topaz
 from cryopick.pipeline.topaz_train_fields import fields_folder, prepare_labels
 from cryopick.pipeline.topaz_train_run import (
@@ -97,7 +96,7 @@ def train_topaz(
     _require_sense(found.fields, scale, parameters)
     program = find_topaz(parameters.executable)
     job = _job(folder, parameters, program, pixel_size, [*inputs, str(labels)], overwrite=overwrite)
-    identity = _identity(found.fields)
+    identity = labels_identity(found.fields)
     with job:
         before = _finished(Path(folder), identity)
         if before is not None:
@@ -109,14 +108,6 @@ def train_topaz(
         write_failed(Path(folder) / "failed.star", prepared.failed)
         write_json(Path(folder) / _RESULT, {**result.to_dict(), "identity": identity})
     return result
-
-
-def _identity(fields: Sequence[LabelledField]) -> str:
-    """Name all that makes the model be trained again when it changes."""
-    digest = hashlib.sha256(identity_of(*(f.path for f in fields)).encode())
-    for field in fields:
-        digest.update(np.stack([field.x, field.y]).astype("<f8").data)
-    return digest.hexdigest()[:16]
 
 
 def _require_sense(
