@@ -142,3 +142,19 @@ def test_a_stopped_run_goes_on_and_another_choice_is_refused(fields):
     assert "threshold None instead of 6.0" in sentence
     again = blob(*_SIZES, "--ctf", "ignore", "--threshold", "6", "--overwrite")
     assert again.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("network", "*.mrc", "--threshold", "1.5"), "threshold must be at most 1"),
+        (("network", "*.mrc", "--model", "disc.mrcs"), "disc.mrcs must"),
+        (("network", "*.mrc", "--model", "none.npz"), "none.npz must"),
+        (("train", "none.star", "--from-scratch"), "none.star must"),
+        (("train", "one.mrc", "--from-scratch", "--validation-share", "0.9"), "validation_share"),
+        (("train", "none.star", "--model", "disc.mrcs"), "disc.mrcs must"),
+    ],
+)
+def test_a_network_is_refused_what_it_cannot_use(fields, words, part):
+    assert part in refusal(call(*words, "--diameter", "150", "--out", "out"))
+    assert not Path("out").exists()

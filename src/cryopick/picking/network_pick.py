@@ -141,4 +141,4 @@ def network_bytes(side: int, pixel_size: float, *, parameters: NetworkParameters
     """
     work = side * pixel_size / max(pixel_size, parameters.diameter / PARTICLE)
     seen = min(work, parameters.tile + 2 * MARGIN)
-    return int(60 * side**2 + 150 * work**2 + 250 * seen**2)
+    return int(30 * side**2 + 110 * work**2 + 60 * seen**2)
