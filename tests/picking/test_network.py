@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,29 @@ def test_training_is_the_same_with_two_threads_and_after_a_stop(trained: Trained
     assert again.model.threshold == trained.model.threshold
     for name, values in trained.model.network.arrays().items():
         np.testing.assert_array_equal(values, again.model.network.arrays()[name])
+
+
+@pytest.mark.slow
+def test_a_model_that_training_spoils_is_kept(trained: TrainedModel) -> None:
+    """Marks that lie beside the particles teach nothing that the fields held out agree with."""
+    wrong = [replace(blobs(s), particles=blobs(s + 50).particles) for s in range(2)]
+    network = trained.model.network
+    given = {"steps": 4, "every": 2, "n_expected": 40.0}
+    spoiled = fit_model(wrong, [blobs(90)], network=network, is_trained=True, **given)
+    assert spoiled.steps == 0
+    assert spoiled.average_precision == spoiled.first_precision == trained.average_precision
+    for name, values in network.arrays().items():
+        np.testing.assert_array_equal(values, spoiled.model.network.arrays()[name])
+
+    right = fit_model(
+        [blobs(s) for s in range(2)],
+        [blobs(90)],
+        network=PickNetwork(seed=4),
+        is_trained=True,
+        **given,
+    )
+    assert right.first_precision is not None
+    assert right.average_precision >= right.first_precision
 
 
 @pytest.mark.slow

@@ -140,13 +140,15 @@ def _tell_training(result: PickTraining, *, is_estimated: bool, is_json: bool) -
     for sentence in _left_out(result):
         warn(sentence)
     warn_of_refused(result.failed, result.folder)
+    before = result.first_average_precision
+    since = "" if before is None else f", and {before:.3f} before"
     how = "estimated" if is_estimated else "as given"
     lines = [
         f"{result.n_train_labels} labels in {result.n_train} micrographs to learn from, "
         f"{result.n_held_out_labels} in {result.n_held_out} held out.",
         f"Particles in a micrograph: {result.n_expected:.0f}, {how}.",
         f"Average precision on what was held out, where what is not labelled counts as wrong: "
-        f"{result.average_precision:.3f} after {result.steps} steps; see {result.chart}",
+        f"{result.average_precision:.3f} after {result.steps} steps{since}; see {result.chart}",
         f"Picks from probability {result.threshold:.2f} on: {result.model}",
     ]
     print_result(result.to_dict(), lines, is_json=is_json)
@@ -175,5 +177,10 @@ def _left_out(result: PickTraining) -> list[str]:
         found.append(
             f"Only {result.n_held_out_labels} labels are held out: precision and probabilities "
             "are vague."
+        )
+    if result.steps == 0:
+        found.append(
+            "Training made nothing better of the model that it began from; its network is kept, "
+            "with probabilities for these micrographs."
         )
     return found

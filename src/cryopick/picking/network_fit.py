@@ -62,7 +62,8 @@ class TrainedModel:
     validation: Found
     average_precision: float  # on the fields held out; what is not marked counts as wrong
     n_expected: float  # particles of a field, marked or not
-    steps: int
+    steps: int  # after which the network was taken; 0 is the one that training began from
+    first_precision: float | None = None  # of that one, if it was a model already
     history: list[tuple[int, float, float]] = field(default_factory=list)  # step, loss, precision
 
 
@@ -73,6 +74,7 @@ class FitState:
     learner: LearnerState
     best: Mapping[str, NDArray[np.floating]]  # weights of the best network so far
     hidden_share: float  # unmarked particles for each marked one
+    first_precision: float | None  # of the network that training began from
     history: tuple[tuple[int, float, float], ...]  # step, loss, precision
 
 
@@ -88,6 +90,7 @@ def fit_model(
     every: int = 100,
     patience: int = _PATIENCE,
     threads: int = 1,
+    is_trained: bool = False,
     start: FitState | None = None,
     report: Callable[[TrainingProgress, float], None] | None = None,
     keep: Callable[[FitState], None] | None = None,
@@ -108,6 +111,8 @@ def fit_model(
         As `fit_network` takes them.
     patience
         Reports without a better validation after which training ends.
+    is_trained
+        Whether the network is a model already: it stays if training makes nothing better of it.
     start
         State that `keep` got in the same training, to go on from to the same result.
     report
@@ -120,6 +125,8 @@ def fit_model(
     course = _Course(held_out, fields, share, patience, threads, report, keep)
     if start is not None:
         course.take_up(start, network)
+    elif is_trained:
+        course.begin_with(network)
     if not course.is_over:
         fit_network(
             fields,
@@ -150,6 +157,7 @@ def fit_model(
         average_precision=course.best_precision,
         n_expected=n_marked * (1 + share.value()),
         steps=course.best_step,
+        first_precision=course.first_precision,
         history=course.history,
     )
 
@@ -195,6 +203,7 @@ class _Course:
         keep: Callable[[FitState], None] | None,
     ) -> None:
         self.best: PickNetwork | None = None
+        self.first_precision: float | None = None
         self.history: list[tuple[int, float, float]] = []
         self._held_out, self._fields, self._share = held_out, fields, share
         self._report, self._keep, self._patience, self._threads = report, keep, patience, threads
@@ -206,23 +215,38 @@ class _Course:
         return precisions.index(max(precisions))
 
     @property
+    def _is_first_best(self) -> bool:
+        if self.first_precision is None or not self.history:
+            return self.first_precision is not None
+        return self.first_precision >= self.history[self.best_look][2]
+
+    @property
     def best_precision(self) -> float:
-        return self.history[self.best_look][2]
+        """Of the best network so far; -1 before there is one."""
+        if self.first_precision is not None and self._is_first_best:
+            return self.first_precision
+        return self.history[self.best_look][2] if self.history else -1.0
 
     @property
     def best_step(self) -> int:
-        return self.history[self.best_look][0]
+        return 0 if self._is_first_best else self.history[self.best_look][0]
 
     @property
     def is_over(self) -> bool:
-        """Whether validation has been no better for too long."""
+        """Whether validation has been no better for too long since training began."""
         return len(self.history) > self._patience + self.best_look if self.history else False
+
+    def begin_with(self, network: PickNetwork) -> None:
+        """Take a network that is a model already for the best so far."""
+        self.best = copy.deepcopy(network).eval()
+        found = validate(self.best, self._held_out, threads=self._threads)
+        self.first_precision = _average_precision(found)
 
     def take_up(self, state: FitState, network: PickNetwork) -> None:
         """Go on from where a training stood; `network` says device and layout."""
         self.best = copy.deepcopy(network).eval()
         self.best.load_arrays(state.best)
-        self.history = list(state.history)
+        self.history, self.first_precision = list(state.history), state.first_precision
         self._share.take_up(state.hidden_share)
 
     def look(self, progress: TrainingProgress, learner: Learner) -> bool:
@@ -231,9 +255,9 @@ class _Course:
         found = validate(network, self._held_out, threads=self._threads)
         precision = _average_precision(found)
         self._share.count(network, self._fields, threads=self._threads)
-        self.history.append((progress.step, progress.loss, precision))
-        if self.best_look == len(self.history) - 1:
+        if precision > self.best_precision:
             self.best = copy.deepcopy(network)
+        self.history.append((progress.step, progress.loss, precision))
         network.train()
         if self._keep is not None:
             self._keep(self._state(learner))
@@ -247,6 +271,7 @@ class _Course:
             learner=learner.state(),
             best={n: a.copy() for n, a in self.best.arrays().items()},
             hidden_share=self._share.value(),
+            first_precision=self.first_precision,
             history=tuple(self.history),
         )
 

@@ -186,6 +186,7 @@ def _result(
     return PickTraining(
         folder=folder,
         average_precision=trained.average_precision,
+        first_average_precision=trained.first_precision,
         threshold=trained.model.threshold,
         n_expected=trained.n_expected,
         steps=trained.steps,
@@ -320,6 +321,7 @@ def _fit(
         seed=parameters.seed,
         every=max(1, parameters.steps // _REPORTS),
         threads=compute.threads or count_cores(),
+        is_trained=not parameters.from_scratch,
         start=start,
         report=report,
         keep=keep,

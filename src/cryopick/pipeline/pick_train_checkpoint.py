@@ -43,6 +43,7 @@ def write_fit_state(path: Path, state: FitState, *, identity: str) -> None:
         "step": state.learner.step,
         "random": dict(state.learner.random),
         "hidden_share": state.hidden_share,
+        "first_precision": state.first_precision,
         "history": [list(h) for h in state.history],
     }
     write_weights(path, Weights(kind=_KIND, version=_VERSION, arrays=arrays, notes=notes))
@@ -73,6 +74,7 @@ def read_fit_state(path: Path, *, identity: str) -> FitState | None:
         learner=learner,
         best=_below(weights, _BEST),
         hidden_share=float(notes["hidden_share"]),
+        first_precision=notes["first_precision"],
         history=history,
     )
 

@@ -27,9 +27,10 @@ class PickTraining:
 
     folder: Path
     average_precision: float  # on what was held out; what is not labelled counts as wrong
+    first_average_precision: float | None  # of the model that training began from
     threshold: float  # probability from which a peak is a pick
     n_expected: float  # particles in a micrograph
-    steps: int  # after which the model was taken
+    steps: int  # after which the model was taken; 0 is the one that training began from
     n_train: int  # micrographs
     n_train_labels: int
     n_held_out: int  # micrographs
