@@ -43,7 +43,7 @@ class SearchArea(NamedTuple):
         height, width = self.is_searched.shape
         rows = np.rint((y - self.offset[0]) / self.scale[0]).astype(int).clip(0, height - 1)
         columns = np.rint((x - self.offset[1]) / self.scale[1]).astype(int).clip(0, width - 1)
-        return self.is_searched[rows, columns]
+        return np.asarray(self.is_searched[rows, columns], np.bool_)
 
 
 def shrunk_shape(
