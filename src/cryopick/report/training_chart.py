@@ -58,7 +58,7 @@ def plot_training(
         for axes in panels.values():
             axes.grid(visible=True, axis="y")
         _draw_course(panels["loss"], steps, losses, taken)
-        panels["loss"].set_ylim(bottom=0)
+        panels["loss"].set_ylim(0, 1.1 * max(losses))
         panels["loss"].set_ylabel("Loss")
         panels["loss"].tick_params(labelbottom=False)
         _draw_course(panels["precision"], steps, precisions, taken)
