@@ -66,8 +66,8 @@ def main() -> None:
         "made_by": "training/train_picker.py",
         "seed": given.seed,
         "fields": len(fields),
-        "steps": trained.steps,
-        "held_out_average_precision": round(trained.average_precision, 4),
+        "steps": trained.taken.step,
+        "held_out_average_precision": round(trained.taken.precision, 4),
     }
     write_model(given.out, trained.model, notes)
     model = trained.model

@@ -20,6 +20,7 @@ from cryopick.picking.network_fit import (
     calibrate,
     find_in_field,
     fit_model,
+    success,
 )
 from cryopick.picking.network_parameters import NetworkParameters
 from cryopick.picking.network_pick import PickModel, find_centres, pick_network
@@ -164,6 +165,28 @@ def test_a_weak_calibration_is_found() -> None:
     assert offset == pytest.approx(0.7, abs=0.15)
 
 
+def test_success_orders_networks_as_f1_does_when_only_some_particles_are_marked() -> None:
+    """The square of F1 where all are marked; with a share marked, that share of it."""
+    rng = np.random.default_rng(3)
+    truth = rng.random(4000) < 0.3
+    values = []
+    for contrast in (0.5, 1.5, 3.0):
+        logit = contrast * truth + rng.standard_normal(4000)
+        for share in (1.0, 0.3):
+            is_marked = truth & (rng.random(4000) < share)
+            n_marked = int(is_marked.sum())
+            found = Found(logit=logit, is_marked=is_marked, n_marked=n_marked, n_fields=1)
+            values.append(success(found) / share)
+    full, partial = values[::2], values[1::2]
+    assert full == sorted(full)
+    np.testing.assert_allclose(partial, full, rtol=0.12)
+    cut = max(
+        2 * (truth & (logit >= t)).sum() / (truth.sum() + (logit >= t).sum())
+        for t in np.linspace(-1, 4, 101)
+    )
+    assert full[-1] == pytest.approx(cut**2, rel=0.02)
+
+
 def test_the_threshold_maximises_f1() -> None:
     rng = np.random.default_rng(1)
     chance = rng.beta(0.4, 0.6, 4000)
@@ -234,7 +257,7 @@ def test_training_is_the_same_with_two_threads_and_after_a_stop(trained: Trained
     with pytest.raises(StoppedError):
         fit(keep=states.append, report=stop)
     again = fit(start=states[0])
-    assert [step for step, _, _ in states[0].history] == [30]
+    assert [look.step for look in states[0].history] == [30]
     assert again.history == trained.history
     assert again.n_expected == trained.n_expected
     assert again.model.threshold == trained.model.threshold
@@ -249,8 +272,8 @@ def test_a_model_that_training_spoils_is_kept(trained: TrainedModel) -> None:
     network = trained.model.network
     given = {"steps": 4, "every": 2, "n_expected": 40.0}
     spoiled = fit_model(wrong, [blobs(90)], network=network, is_trained=True, **given)
-    assert spoiled.steps == 0
-    assert spoiled.average_precision == spoiled.first_precision == trained.average_precision
+    assert spoiled.taken.step == 0
+    assert spoiled.taken.precision == trained.taken.precision
     for name, values in network.arrays().items():
         np.testing.assert_array_equal(values, spoiled.model.network.arrays()[name])
 
@@ -261,14 +284,14 @@ def test_a_model_that_training_spoils_is_kept(trained: TrainedModel) -> None:
         is_trained=True,
         **given,
     )
-    assert right.first_precision is not None
-    assert right.average_precision >= right.first_precision
+    assert right.first is not None
+    assert right.taken.success > right.first.success
 
 
 @pytest.mark.slow
 def test_training_finds_particles(trained: TrainedModel) -> None:
     first = trained
-    assert first.average_precision > 0.9
+    assert first.taken.precision > 0.9
     unseen = blobs(91)
     positions, logit = find_in_field(first.model.network, unseen)
     sure = first.model.slope * logit + first.model.offset > np.log(

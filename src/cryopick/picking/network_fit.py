@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,16 +24,20 @@ from cryopick.picking.network_training import TrainingField, TrainingProgress, f
 __all__ = [
     "FitState",
     "Found",
+    "Look",
     "TrainedModel",
     "calibrate",
     "find_in_field",
     "fit_model",
+    "success",
     "validate",
 ]
 
 _MATCH = 0.3  # diameters
 _APART = 0.7  # diameters between two picks
 _TILE = 1024
+_CHANCE = 2.0  # marked particles that a network finds by chance where an equal one does not
+_MOST = 0.2  # share of the success that is put down to chance
 _PATIENCE = 3  # reports without a better validation
 _MOST_HIDDEN = 4.0  # unmarked particles for each marked one, at most
 _SAMPLED = 6  # fields that particles are counted on
@@ -54,17 +59,25 @@ class Found:
     n_fields: int
 
 
+class Look(NamedTuple):
+    """What a network is worth on the fields held out."""
+
+    step: int  # 0 before training
+    loss: float | None  # mean since the look before
+    precision: float  # average precision; what is not marked counts as wrong
+    success: float  # by which networks are compared; see `success`
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainedModel:
     """A model and how it came about."""
 
     model: PickModel
     validation: Found
-    average_precision: float  # on the fields held out; what is not marked counts as wrong
+    taken: Look  # of the network; its step is 0 if it is the one that training began from
     n_expected: float  # particles of a field, marked or not
-    steps: int  # after which the network was taken; 0 is the one that training began from
-    first_precision: float | None = None  # of that one, if it was a model already
-    history: list[tuple[int, float, float]] = field(default_factory=list)  # step, loss, precision
+    first: Look | None = None  # of the network that training began from, if it was a model already
+    history: list[Look] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +87,8 @@ class FitState:
     learner: LearnerState
     best: Mapping[str, NDArray[np.floating]]  # weights of the best network so far
     hidden_share: float  # unmarked particles for each marked one
-    first_precision: float | None  # of the network that training began from
-    history: tuple[tuple[int, float, float], ...]  # step, loss, precision
+    first: Look | None  # of the network that training began from, if it was a model already
+    history: tuple[Look, ...]
 
 
 def fit_model(
@@ -154,10 +167,9 @@ def fit_model(
     return TrainedModel(
         model=model,
         validation=found,
-        average_precision=course.best_precision,
+        taken=course.taken,
         n_expected=n_marked * (1 + share.value()),
-        steps=course.best_step,
-        first_precision=course.first_precision,
+        first=course.first,
         history=course.history,
     )
 
@@ -203,66 +215,56 @@ class _Course:
         keep: Callable[[FitState], None] | None,
     ) -> None:
         self.best: PickNetwork | None = None
-        self.first_precision: float | None = None
-        self.history: list[tuple[int, float, float]] = []
+        self.first: Look | None = None
+        self.history: list[Look] = []
         self._held_out, self._fields, self._share = held_out, fields, share
         self._report, self._keep, self._patience, self._threads = report, keep, patience, threads
 
     @property
-    def best_look(self) -> int:
-        """Which report had the best precision, from 0; the first of equal ones."""
-        precisions = [precision for _, _, precision in self.history]
-        return precisions.index(max(precisions))
-
-    @property
-    def _is_first_best(self) -> bool:
-        if self.first_precision is None or not self.history:
-            return self.first_precision is not None
-        return self.first_precision >= self.history[self.best_look][2]
-
-    @property
-    def best_precision(self) -> float:
-        """Of the best network so far; -1 before there is one."""
-        if self.first_precision is not None and self._is_first_best:
-            return self.first_precision
-        return self.history[self.best_look][2] if self.history else -1.0
-
-    @property
-    def best_step(self) -> int:
-        return 0 if self._is_first_best else self.history[self.best_look][0]
+    def taken(self) -> Look:
+        """The last look that is as good as the best."""
+        looks = self.history if self.first is None else [self.first, *self.history]
+        return looks[-1 - self._since_good(looks)]
 
     @property
     def is_over(self) -> bool:
-        """Whether validation has been no better for too long since training began."""
-        return len(self.history) > self._patience + self.best_look if self.history else False
+        """Whether looks have been worse than the best for too long since training began."""
+        return bool(self.history) and self._since_good(self.history) >= self._patience
+
+    def _since_good(self, looks: Sequence[Look]) -> int:
+        """Count looks after the last that is as good as the best, to a few marked particles."""
+        n_marked = sum(len(f.particles) for f in self._held_out)
+        least = max(look.success for look in looks) * (1 - min(_CHANCE / max(n_marked, 1), _MOST))
+        return [look.success >= least for look in reversed(looks)].index(True)
 
     def begin_with(self, network: PickNetwork) -> None:
         """Take a network that is a model already for the best so far."""
         self.best = copy.deepcopy(network).eval()
-        found = validate(self.best, self._held_out, threads=self._threads)
-        self.first_precision = _average_precision(found)
+        self.first = self._look_at(self.best, step=0, loss=None)
+
+    def _look_at(self, network: PickNetwork, *, step: int, loss: float | None) -> Look:
+        found = validate(network, self._held_out, threads=self._threads)
+        return Look(step, loss, _average_precision(found), success(found))
 
     def take_up(self, state: FitState, network: PickNetwork) -> None:
         """Go on from where a training stood; `network` says device and layout."""
         self.best = copy.deepcopy(network).eval()
         self.best.load_arrays(state.best)
-        self.history, self.first_precision = list(state.history), state.first_precision
+        self.history, self.first = list(state.history), state.first
         self._share.take_up(state.hidden_share)
 
     def look(self, progress: TrainingProgress, learner: Learner) -> bool:
         """Validate; True ends training."""
         network = learner.network.eval()
-        found = validate(network, self._held_out, threads=self._threads)
-        precision = _average_precision(found)
+        self.history.append(self._look_at(network, step=progress.step, loss=progress.loss))
         self._share.count(network, self._fields, threads=self._threads)
-        if precision > self.best_precision:
+        if self.taken.step == progress.step:
             self.best = copy.deepcopy(network)
-        self.history.append((progress.step, progress.loss, precision))
         network.train()
         if self._keep is not None:
             self._keep(self._state(learner))
         if self._report is not None:
-            self._report(progress, precision)
+            self._report(progress, self.history[-1].precision)
         return self.is_over
 
     def _state(self, learner: Learner) -> FitState:
@@ -271,7 +273,7 @@ class _Course:
             learner=learner.state(),
             best={n: a.copy() for n, a in self.best.arrays().items()},
             hidden_share=self._share.value(),
-            first_precision=self.first_precision,
+            first=self.first,
             history=tuple(self.history),
         )
 
@@ -329,6 +331,21 @@ def _average_precision(found: Found) -> float:
     hit = found.is_marked[order]
     precision = np.cumsum(hit) / np.arange(1, len(hit) + 1)
     return float((precision * hit).sum() / max(found.n_marked, 1))
+
+
+def success(found: Found) -> float:
+    """Compare networks by their labels alone: recall times precision at the best threshold.
+
+    It grows as F1 squared, whatever share of the particles is marked (Lee and Liu, ICML 2003).
+    The order of marked and unmarked particles above the threshold, which is chance, does not
+    count; it makes average precision go up and down.
+    """
+    if not len(found.logit):
+        return 0.0
+    order = np.argsort(-found.logit, kind="stable")
+    hits = np.cumsum(found.is_marked[order])
+    product = hits.astype(np.float64) ** 2 / np.arange(1, len(hits) + 1)
+    return float(product.max() / max(found.n_marked, 1))
 
 
 def calibrate(found: Found, *, marked_share: float) -> tuple[float, float]:

@@ -23,7 +23,7 @@ from cryopick.execution.parameters import ComputeParameters
 from cryopick.io.atomic import write_json
 from cryopick.picking.label_split import split_micrographs
 from cryopick.picking.network import PickNetwork
-from cryopick.picking.network_fit import FitState, TrainedModel, fit_model
+from cryopick.picking.network_fit import FitState, Look, TrainedModel, fit_model
 from cryopick.picking.network_parameters import NetworkTrainingParameters
 from cryopick.picking.network_training import TrainingProgress
 from cryopick.pipeline.extraction_plan import open_coordinates
@@ -185,11 +185,11 @@ def _result(
     train, held_out = split
     return PickTraining(
         folder=folder,
-        average_precision=trained.average_precision,
-        first_average_precision=trained.first_precision,
+        average_precision=trained.taken.precision,
+        first_average_precision=None if trained.first is None else trained.first.precision,
         threshold=trained.model.threshold,
         n_expected=trained.n_expected,
-        steps=trained.steps,
+        steps=trained.taken.step,
         n_train=len(train),
         n_train_labels=sum(counts[i] for i in train),
         n_held_out=len(held_out),
@@ -200,7 +200,7 @@ def _result(
         n_unlisted=sources.labels.n_unlisted,
         n_unlabelled=sources.labels.n_unlabelled,
         n_unused=len(sources.labels.fields) - len(sources.chosen),
-        history=_as_records(trained),
+        history=[_as_record(look) for look in trained.history],
         failed=sources.failed | prepared.failed,
     )
 
@@ -339,11 +339,13 @@ def _digest(prepared: PreparedFields) -> str:
     return digest.hexdigest()[:16]
 
 
-def _as_records(trained: TrainedModel) -> list[dict[str, float]]:
-    return [
-        {"step": step, "loss": loss, "average_precision": precision}
-        for step, loss, precision in trained.history
-    ]
+def _as_record(look: Look) -> dict[str, float | None]:
+    return {
+        "step": look.step,
+        "loss": look.loss,
+        "average_precision": look.precision,
+        "success": look.success,
+    }
 
 
 def _finished(folder: Path, identity: str) -> PickTraining | None:

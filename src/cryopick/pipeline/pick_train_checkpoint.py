@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cryopick.errors import FormatError
 from cryopick.io.weights import Weights, read_weights, write_weights
-from cryopick.picking.network_fit import FitState
+from cryopick.picking.network_fit import FitState, Look
 from cryopick.picking.network_learner import LearnerState
 
 __all__ = ["CHECKPOINT", "read_fit_state", "write_fit_state"]
@@ -43,7 +43,7 @@ def write_fit_state(path: Path, state: FitState, *, identity: str) -> None:
         "step": state.learner.step,
         "random": dict(state.learner.random),
         "hidden_share": state.hidden_share,
-        "first_precision": state.first_precision,
+        "first": None if state.first is None else list(state.first),
         "history": [list(h) for h in state.history],
     }
     write_weights(path, Weights(kind=_KIND, version=_VERSION, arrays=arrays, notes=notes))
@@ -66,7 +66,6 @@ def read_fit_state(path: Path, *, identity: str) -> FitState | None:
     notes = weights.notes
     if notes["identity"] != identity:
         return None
-    history = tuple((int(step), float(a), float(b)) for step, a, b in notes["history"])
     learner = LearnerState(
         step=int(notes["step"]), arrays=_below(weights, _LEARNER), random=notes["random"]
     )
@@ -74,8 +73,8 @@ def read_fit_state(path: Path, *, identity: str) -> FitState | None:
         learner=learner,
         best=_below(weights, _BEST),
         hidden_share=float(notes["hidden_share"]),
-        first_precision=notes["first_precision"],
-        history=history,
+        first=None if notes["first"] is None else Look(*notes["first"]),
+        history=tuple(Look(*look) for look in notes["history"]),
     )
 
 

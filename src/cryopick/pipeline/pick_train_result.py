@@ -41,7 +41,7 @@ class PickTraining:
     n_unlisted: int  # micrographs that only the labels name
     n_unlabelled: int  # micrographs without a label
     n_unused: int  # labelled micrographs that were not needed
-    history: Sequence[Mapping[str, float]]  # step, loss and average_precision
+    history: Sequence[Mapping[str, float | None]]  # step, loss, average_precision, success
     failed: Mapping[str, str]  # reasons, by micrograph
 
     @property
@@ -79,20 +79,20 @@ def write_training(
         "made_by": "cryopick pick train",
         "diameter": parameters.diameter,
         "seed": parameters.seed,
-        "steps": trained.steps,
+        "steps": trained.taken.step,
         "held_out_labels": trained.validation.n_marked,
-        "held_out_average_precision": round(trained.average_precision, 6),
+        "held_out_average_precision": round(trained.taken.precision, 6),
         "particles_in_a_micrograph": round(trained.n_expected, 3),
     }
     write_model(folder / MODEL, trained.model, notes)
     found = trained.validation
     chance = expit(trained.model.slope * found.logit + trained.model.offset)
-    steps, losses, precisions = zip(*trained.history, strict=True)
+    looks = trained.history
     figure = plot_training(
-        steps,
-        losses,
-        precisions,
-        taken=trained.steps,
+        [look.step for look in looks],
+        [look.loss or 0.0 for look in looks],
+        [look.success for look in looks],
+        taken=trained.taken.step,
         labelled=chance[found.is_marked],
         others=chance[~found.is_marked],
         threshold=trained.model.threshold,

@@ -29,19 +29,19 @@ _ABOVE: dict[str, Any] = {
 def plot_training(
     steps: Sequence[int],
     losses: Sequence[float],
-    precisions: Sequence[float],
+    successes: Sequence[float],
     *,
     taken: int,
     labelled: NDArray[np.floating],
     others: NDArray[np.floating],
     threshold: float,
 ) -> Figure:
-    """Plot loss and average precision over the steps, and the scores of what was held out.
+    """Plot loss and success over the steps, and the scores of what was held out.
 
     Parameters
     ----------
-    steps, losses, precisions
-        (n,) at each report.
+    steps, losses, successes
+        (n,) at each report; success is recall times precision of the labels at the best threshold.
     taken
         Step whose model was taken.
     labelled, others
@@ -53,7 +53,7 @@ def plot_training(
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDE / 96, 330 / 96), layout="constrained")
         panels = figure.subplot_mosaic(
-            [["loss", "scores"], ["precision", "scores"]], width_ratios=(1, 1.15)
+            [["loss", "scores"], ["success", "scores"]], width_ratios=(1, 1.15)
         )
         for axes in panels.values():
             axes.grid(visible=True, axis="y")
@@ -61,12 +61,13 @@ def plot_training(
         panels["loss"].set_ylim(0, 1.1 * max(losses))
         panels["loss"].set_ylabel("Loss")
         panels["loss"].tick_params(labelbottom=False)
-        _draw_course(panels["precision"], steps, precisions, taken)
-        panels["precision"].set_ylabel("Average precision")
-        panels["precision"].set_xlabel("Steps")
+        _draw_course(panels["success"], steps, successes, taken)
+        panels["success"].set_ylim(0, 1.1 * max(*successes, 0.1))
+        panels["success"].set_ylabel("Recall · precision")
+        panels["success"].set_xlabel("Steps")
         panels["loss"].legend(loc="lower left", **_ABOVE)
         _draw_scores(panels["scores"], labelled, others, threshold)
-        figure.align_ylabels([panels["loss"], panels["precision"]])
+        figure.align_ylabels([panels["loss"], panels["success"]])
     return figure
 
 
