@@ -38,7 +38,7 @@ from cryopick.tables.relion_class2d import read_classification
 from sharp_averages import sharp_averages
 from simulated_classifications import draw_set, make_set
 
-SETS, SHARP, EPOCHS, NETWORKS = 100, 60, 40, 3
+SETS, SHARP, EPOCHS, NETWORKS = 85, 75, 40, 3
 
 
 def main() -> None:

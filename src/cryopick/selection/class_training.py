@@ -19,7 +19,7 @@ __all__ = ["LabelledClasses", "train_network"]
 
 _RATE, _DECAY, _BATCH = 3e-3, 1e-3, 96
 _LEFT_OUT = 0.15  # chance of any one group
-_BARE, _FOREIGN = 0.12, 0.12  # chance of a bare stack, of another program's run
+_BARE, _FOREIGN = 0.25, 0.12  # chance of a bare stack, of another program's run
 _UNSEEN = 0.12  # chance of the picture being left out
 _OF_PICTURE = frozenset({"contrast", "background", "edge", "shape", "texture"})
 _OF_US_ALONE = frozenset({"halves", "members"})
