@@ -86,6 +86,17 @@ def test_an_effect_is_the_score_less_that_without_the_measures() -> None:
     assert not set(reasons) & {"resolution", "halves", "accuracy", "members"}  # not known
 
 
+def test_few_members_draw_a_score_down() -> None:
+    inputs, scorer = some_inputs(), made_up_scorer()
+    found = []
+    for count in (1.0, 20.0, 10_000.0, np.nan):
+        counted = replace(inputs, features=inputs.features.assign(particle_count=count))
+        found.append(score_classes(counted, scorer).purity)
+    np.testing.assert_allclose(found[2], found[3], atol=1e-3)
+    assert (np.abs(found[0] - 0.2) < 0.3 * np.abs(found[3] - 0.2)).all()
+    np.testing.assert_allclose(found[1] - 0.2, 20 / 23 * (found[3] - 0.2), rtol=1e-6)
+
+
 def test_empty_classes_have_no_score() -> None:
     averages = np.concatenate([stack(particle(1)), np.zeros((2, SIZE, SIZE), np.float32)])
     scores = score_classes(class_inputs(averages), made_up_scorer())

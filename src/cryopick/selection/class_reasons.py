@@ -13,43 +13,41 @@ __all__ = ["describe"]
 _Row = pd.Series
 
 
-def describe(group: str, row: pd.Series, effect: float) -> str:
+def describe(group: str, row: pd.Series) -> str:
     """Say what was found in one group of measures.
 
     Parameters
     ----------
     group
-        A name of `cryopick.selection.class_features.GROUPS`, or ``look``.
+        A name of `cryopick.selection.class_features.GROUPS`, ``look`` or ``taste``.
     row
         A row of `ClassInputs.features`.
-    effect
-        What knowing it did to the score; only the sign counts.
     """
-    return _WORDS[group](row, effect)
+    return _WORDS[group](row)
 
 
-def _resolution(row: _Row, effect: float) -> str:
+def _resolution(row: _Row) -> str:
     if np.isfinite(row["resolution"]):
-        return f"resolves {row['resolution']:.0f} Å"
-    return "much detail" if effect > 0 else "little detail"
+        return f"resolution {row['resolution']:.0f} Å"
+    return "information in the average"
 
 
-def _halves(row: _Row, effect: float) -> str:
+def _halves(row: _Row) -> str:
     return f"halves correlate {row['frc_mean']:.2f}"
 
 
-def _accuracy(row: _Row, effect: float) -> str:
+def _accuracy(row: _Row) -> str:
     if np.isfinite(row["turn_accuracy"]):
         return f"turns told to {10 ** row['turn_accuracy']:.1f}°"
     return f"shifts told to {10 ** row['shift_accuracy']:.1%} of the mask"
 
 
-def _size(row: _Row, effect: float) -> str:
+def _size(row: _Row) -> str:
     count = int(row["particle_count"])
     return f"{count:,} particle{'' if count == 1 else 's'}"
 
 
-def _members(row: _Row, effect: float) -> str:
+def _members(row: _Row) -> str:
     if np.isfinite(row["junk_share"]) and not abs(row["likelihood"]) > 1:
         return f"members {row['junk_share']:.0%} likely junk"
     if abs(row["likelihood"]) > 0.3:
@@ -58,33 +56,33 @@ def _members(row: _Row, effect: float) -> str:
     return "members fit as usual"
 
 
-def _certainty(row: _Row, effect: float) -> str:
+def _certainty(row: _Row) -> str:
     if abs(row["certainty"]) < 0.02:
         return "members as sure of their place as usual"
     return f"members {'more' if row['certainty'] > 0 else 'less'} sure of their place than usual"
 
 
-def _brightness(row: _Row, effect: float) -> str:
+def _brightness(row: _Row) -> str:
     if abs(row["norm"]) > row["norm_spread"]:
         return f"images {np.exp(row['norm']):.2f} times as noisy as usual"
     return f"images differ in noise by {row['norm_spread']:.0%}"
 
 
-def _shifts(row: _Row, effect: float) -> str:
+def _shifts(row: _Row) -> str:
     return f"members shifted {2 ** row['shift_spread_in_run']:.1f} times as far as usual"
 
 
-def _contrast(row: _Row, effect: float) -> str:
+def _contrast(row: _Row) -> str:
     if abs(row["amplitude_in_run"]) > 0.7:
         return f"{np.exp(row['amplitude_in_run']):.1f} times as strong as usual"
     return f"contrast {np.exp(row['contrast']):.1f}"
 
 
-def _background(row: _Row, effect: float) -> str:
+def _background(row: _Row) -> str:
     return f"background varies by {np.exp(row['background']):.0%} of the average"
 
 
-def _edge(row: _Row, effect: float) -> str:
+def _edge(row: _Row) -> str:
     if row["edge_share"] >= 0.02:
         return f"{row['edge_share']:.0%} of the mask's edge is bright"
     if row["scattered_share"] >= 0.02:
@@ -92,21 +90,25 @@ def _edge(row: _Row, effect: float) -> str:
     return "nothing bright at the mask's edge"
 
 
-def _shape(row: _Row, effect: float) -> str:
-    if effect < 0 and row["off_centre"] > 0.15:
+def _shape(row: _Row) -> str:
+    if row["off_centre"] > 0.15:
         return f"off centre by {row['off_centre'] / 2:.0%} of the mask"
     return f"fills {row['area']:.0%} of the mask"
 
 
-def _texture(row: _Row, effect: float) -> str:
-    return "structure like protein" if effect > 0 else "structure unlike protein"
+def _texture(row: _Row) -> str:
+    return "texture"
 
 
-def _look(row: _Row, effect: float) -> str:
-    return "looks like a particle" if effect > 0 else "does not look like a particle"
+def _look(row: _Row) -> str:
+    return "the picture as a whole"
 
 
-_WORDS: Final[Mapping[str, Callable[[_Row, float], str]]] = {
+def _taste(row: _Row) -> str:
+    return "what was learned from choices"
+
+
+_WORDS: Final[Mapping[str, Callable[[_Row], str]]] = {
     "resolution": _resolution,
     "halves": _halves,
     "accuracy": _accuracy,
@@ -121,4 +123,5 @@ _WORDS: Final[Mapping[str, Callable[[_Row, float], str]]] = {
     "shape": _shape,
     "texture": _texture,
     "look": _look,
+    "taste": _taste,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn
@@ -37,6 +37,7 @@ __all__ = [
 
 KIND = "class scores"
 _VERSION = 1
+_OWN, _JUNK_PURITY = 3.0, 0.2  # members that each class is thought to have besides its own
 _SHIPPED = "class_scores.npz"
 _SUREST = 1e-4  # distance of a score from 0 and 1 that taste still tells
 _FEWEST_EFFECT = 0.1  # on the logarithm of a score's odds: less is no reason
@@ -110,20 +111,25 @@ def score_classes(inputs: ClassInputs, scorer: ClassScorer) -> ClassScores:
     ClassScores
         Purity and quality are means over the networks. The effect of a group of measures is the
         score less what it would be if that group were unknown; with a person's choices learned,
-        all effects are on the score that follows from them.
+        all effects are on the score that follows from them, and theirs is one of them.
     """
     features, images = _tensors(inputs)
     scored = images.abs().amax((1, 2)) > 0
     known = torch.ones(int(scored.sum()), len(GROUPS) + 1)
+    counts = inputs.features["particle_count"].to_numpy(np.float64)[scored.numpy()]
+    names = [*GROUPS, "look"]
     with torch.inference_mode():
         looks = [network.see(images[scored]) for network in scorer.networks]
-        found = _judge(scorer, features[scored], looks, known)
-        names = (*GROUPS, "look")
-        without = np.zeros((int(scored.sum()), len(names)))
+        found = _judge(scorer, features[scored], looks, known, counts)
+        without = np.zeros((int(scored.sum()), len(names) + (scorer.taste is not None)))
         for k in range(len(names)):
             less = known.clone()
             less[:, k] = 0
-            without[:, k] = _judge(scorer, features[scored], looks, less)[0]
+            without[:, k] = _judge(scorer, features[scored], looks, less, counts)[0]
+        if scorer.taste is not None:
+            names.append("taste")
+            ours = replace(scorer, taste=None)
+            without[:, -1] = _judge(ours, features[scored], looks, known, counts)[0]
     rows = inputs.features[scored.numpy()]
     reasons = iter(
         [
@@ -215,8 +221,14 @@ def _tensors(inputs: ClassInputs) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(features.copy()), torch.from_numpy(inputs.images)
 
 
-def _judge(scorer: ClassScorer, features: Tensor, looks: Sequence[Tensor], known: Tensor) -> Floats:
-    """Score, purity and quality, (3, n)."""
+def _judge(
+    scorer: ClassScorer, features: Tensor, looks: Sequence[Tensor], known: Tensor, counts: Floats
+) -> Floats:
+    """Score, purity and quality, (3, n).
+
+    The average of few members says little of them: purity is drawn to that of junk, as much as by
+    `_OWN` members that are known to be it.
+    """
     total = np.zeros((len(features), 2))
     hidden = []
     for network, seen in zip(scorer.networks, looks, strict=True):
@@ -226,6 +238,8 @@ def _judge(scorer: ClassScorer, features: Tensor, looks: Sequence[Tensor], known
         total += logits / len(scorer.networks)
     slope, offset = scorer.calibration
     purity, quality = expit(slope * total + offset).T
+    trust = 1 - _OWN / (_OWN + np.where(np.isfinite(counts), counts, np.inf))
+    purity = trust * purity + (1 - trust) * _JUNK_PURITY
     score = combine(purity, quality)
     if scorer.taste is not None:
         score = scorer.taste.apply(score, np.concatenate(hidden, axis=1))
@@ -241,9 +255,9 @@ def _reasons(
         Reason(
             group=names[k],
             effect=float(score - without[k]),
-            text=describe(names[k], row, float(moved[k])),
+            text=describe(names[k], row),
         )
         for k in np.argsort(-np.abs(moved), kind="stable").tolist()
         if abs(moved[k]) >= _FEWEST_EFFECT
-        and (names[k] == "look" or row[list(GROUPS[names[k]])].notna().any())
+        and (names[k] not in GROUPS or row[list(GROUPS[names[k]])].notna().any())
     )
