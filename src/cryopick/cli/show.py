@@ -19,7 +19,8 @@ def show_command(
     file: Annotated[
         Path,
         typer.Argument(
-            help="Micrograph, stack of images, volume, STAR file, or folder of a class2d run."
+            help="Micrograph, stack of images, volume, STAR file, or folder of class2d or of "
+            "select classes (those kept)."
         ),
     ],
     *,

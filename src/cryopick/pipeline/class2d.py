@@ -21,7 +21,7 @@ from cryopick.execution.parameters import ComputeParameters
 from cryopick.pipeline.class2d_checkpoint import CHECKPOINT, Saved, read_checkpoint
 from cryopick.pipeline.class2d_output import GALLERY, remove_iterations
 from cryopick.pipeline.class2d_parameters import ClassificationRunParameters
-from cryopick.pipeline.class2d_references import read_averages
+from cryopick.pipeline.class2d_references import kept_averages, read_averages
 from cryopick.pipeline.class2d_run import (
     RESULT,
     ClassificationProgress,
@@ -215,7 +215,8 @@ def _identity(particles: Particles, references: Path | None) -> dict[str, str]:
     digest.update(identity_of(*stacks).encode())
     found = {"particles": f"{len(particles)} rows ({digest.hexdigest()})"}
     if references is not None:
-        found["references"] = f"{references} ({identity_of(references)})"
+        read = kept_averages(references) or references
+        found["references"] = f"{references} ({identity_of(read)})"
     return found
 
 

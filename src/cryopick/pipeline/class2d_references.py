@@ -13,15 +13,18 @@ from torch import Tensor
 from cryopick.errors import DataError, FormatError, ParameterError
 from cryopick.io.mrc import read_mrc, read_mrc_header, read_mrc_images
 from cryopick.io.star import read_star
+from cryopick.pipeline.scored_classes import SCORES
 from cryopick.tables.classification import Classification
 from cryopick.tables.paths import resolve_path
 from cryopick.tables.relion_class2d import read_classification
 
 __all__ = [
+    "AVERAGE_TABLE",
     "UNSAID",
     "averages_of_run",
     "find_stacks",
     "is_of_run",
+    "kept_averages",
     "listed_stacks",
     "read_average_table",
     "read_averages",
@@ -32,6 +35,7 @@ __all__ = [
 _TOLERANCE = 0.01  # of the pixel size
 _OF_RUN = ("_optimiser", "_model", "_data", "_sampling")
 _LABEL = "rlnReferenceImage"
+AVERAGE_TABLE = "class_averages.star"  # of the classes that a selection has kept
 UNSAID = (0.0, 1.0)  # pixel sizes in headers that nobody has filled in
 
 
@@ -42,7 +46,8 @@ def read_references(path: Path, *, n_classes: int, box_size: int, pixel_size: fl
     ----------
     path
         An MRC stack, a table such as ``class_averages.star``, or a model, optimiser, data or
-        sampling file of RELION or cryopick, or the folder of such a run.
+        sampling file of RELION or cryopick, or the folder of such a run; of the folder of a
+        selection of classes, those that were kept.
     n_classes
         Averages there must be.
     box_size
@@ -106,6 +111,7 @@ def read_averages(path: Path) -> tuple[NDArray[np.float32], float]:
     TableError
         If a STAR file is not of a 2D classification.
     """
+    path = kept_averages(path) or path
     if path.suffix != ".star" and not path.is_dir():
         pixels = read_mrc(path, dtype=np.float32)
         return pixels.reshape(-1, *pixels.shape[-2:]), read_mrc_header(path).pixel_size
@@ -114,6 +120,23 @@ def read_averages(path: Path) -> tuple[NDArray[np.float32], float]:
         return listed
     run = read_classification(path)
     return averages_of_run(run), run.model.pixel_size
+
+
+def kept_averages(folder: Path) -> Path | None:
+    """Find the table of the averages that a selection of classes in this folder has kept.
+
+    Such a folder holds all classes too, as a run (``rank_model.star``).
+
+    Returns
+    -------
+    Path or None
+        None if `folder` is no folder of cryopick's ``select classes`` or RELION's class ranker.
+    """
+    table = folder / AVERAGE_TABLE
+    if not table.is_file():
+        return None
+    is_selection = (folder / SCORES).exists() or any(folder.glob("rank_*.star"))
+    return table if is_selection else None
 
 
 def is_of_run(path: Path) -> bool:

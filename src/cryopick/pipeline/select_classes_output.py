@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cryopick.io.atomic import output_errors
 from cryopick.io.mrc import write_mrc
 from cryopick.io.star import write_star
-from cryopick.pipeline.class2d_references import find_stacks
+from cryopick.pipeline.class2d_references import AVERAGE_TABLE, find_stacks
 from cryopick.pipeline.scored_classes import IMAGES, SCORES
 from cryopick.pipeline.select_classes_particles import CentredAverages
 from cryopick.pipeline.select_classes_source import SAVED_SELECTION, ClassSource
@@ -39,7 +39,6 @@ __all__ = [
 
 PARTICLES = "particles.star"
 AVERAGES = "class_averages.mrcs"
-AVERAGE_TABLE = "class_averages.star"
 GALLERY = "class_scores.png"
 RESULT = "result.json"
 _RANK = "rank"

@@ -14,7 +14,11 @@ from cryopick.io.atomic import writing
 from cryopick.io.micrograph import read_micrograph
 from cryopick.io.mrc import read_mrc, read_mrc_header, read_mrc_images
 from cryopick.io.star import read_star
-from cryopick.pipeline.class2d_references import averages_of_run
+from cryopick.pipeline.class2d_references import (
+    averages_of_run,
+    kept_averages,
+    read_averages,
+)
 from cryopick.pipeline.evaluate import pair_names
 from cryopick.report.figures import figure_to_png
 from cryopick.report.pictures import picture_of_micrograph
@@ -44,7 +48,8 @@ def show(
     Parameters
     ----------
     path
-        A micrograph, a stack, a volume, a STAR file, or the folder of a 2D classification.
+        A micrograph, a stack, a volume, a STAR file, or the folder of a 2D classification
+        or of ``select classes``, which shows the classes that were kept.
     out
         The PNG file to write.
     parameters
@@ -247,6 +252,9 @@ def _show_classes(
     folder: Path, pixel_size: float | None, parameters: ShowParameters
 ) -> tuple[Figure, str]:
     """Draw the averages of the last iteration of a 2D classification, the largest class first."""
+    kept = kept_averages(folder)
+    if kept is not None:
+        return _show_kept(folder, kept, pixel_size, parameters)
     if not any(folder.glob("*_model.star")):
         found = sorted(p.name for p in folder.iterdir() if p.suffix in (".star", *_MRC))
         raise TableError(
@@ -273,6 +281,25 @@ def _show_classes(
         f"{len(shown):,} of {total:,} classes of {folder}, the largest first, with number and "
         "particles."
     )
+
+
+def _show_kept(
+    folder: Path, table: Path, pixel_size: float | None, parameters: ShowParameters
+) -> tuple[Figure, str]:
+    """Draw the averages that a selection has kept, in the order of its table."""
+    images, found = read_averages(table)
+    total, shown = len(images), min(len(images), parameters.max_images)
+    (rows,) = (t for t in read_star(table).values() if len(t) == total)
+    numbers = rows.get("rlnClassNumber", pd.Series(range(1, total + 1))).astype(int)
+    figure = draw_gallery(
+        images[:shown],
+        labels=[str(n) for n in numbers[:shown]],
+        columns=parameters.columns,
+        pixel_size=pixel_size or found,
+        low_pass=parameters.low_pass or 0.0,
+        title=f"{folder.resolve().name}, {shown:,} of {total:,} classes that were kept",
+    )
+    return figure, f"{shown:,} of {total:,} classes that were kept in {folder}, with number."
 
 
 def _columns(

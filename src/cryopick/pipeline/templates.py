@@ -15,7 +15,12 @@ from cryopick.errors import DataError, FormatError, ParameterError
 from cryopick.io.mrc import read_mrc, read_mrc_header
 from cryopick.picking.projections import project_map, view_directions
 from cryopick.picking.template_parameters import TemplateParameters
-from cryopick.pipeline.class2d_references import UNSAID, read_average_table, read_averages
+from cryopick.pipeline.class2d_references import (
+    UNSAID,
+    kept_averages,
+    read_average_table,
+    read_averages,
+)
 
 __all__ = ["TemplateImages", "read_templates"]
 
@@ -36,7 +41,8 @@ def read_templates(path: Path, *, parameters: TemplateParameters) -> TemplateIma
 
     An MRC file with as many sections as rows and columns is a map, else its sections are images.
     A STAR file is a table of class averages (``class_averages.star``, a model file) or any other
-    file of a 2D classification, or its folder.
+    file of a 2D classification, or its folder; of a folder of ``select classes``, the classes
+    that were kept.
 
     Parameters
     ----------
@@ -105,6 +111,7 @@ def _read(path: Path) -> tuple[NDArray[np.float32], float, Literal["images", "ma
 
 def _listed(path: Path) -> tuple[NDArray[np.float32], float]:
     """Averages that a table names itself, else those of the run that a file belongs to."""
+    path = kept_averages(path) or path
     if path.suffix == ".star":
         listed = read_average_table(path)
         if listed is not None:
