@@ -136,7 +136,7 @@ def apoferritin(given: argparse.Namespace) -> None:
     for command in (
         ["ctf", "estimate", str(given.path / "micrographs.star"), "--out", str(out / "ctf"), *lens],
         ["pick", "log", table, "--out", str(out / "pick"), "--mode", "relion", *size,
-         "--threshold", "-1"],
+         "--adjust-threshold", "-0.5"],
         ["extract", table, str(out / "pick"), "--out", str(out / "extract"), "--box-size", "144",
          "--rescale", "72"],
         ["class2d", "em", str(out / "extract" / "particles.star"), "--out", str(out / "classes"),
