@@ -81,8 +81,8 @@ def select_classes_command(
     mask_diameter: Annotated[
         float | None,
         typer.Option(
-            help="Of the mask, if the run does not say it; found from the averages if not given. "
-            "[A]"
+            help="Of the mask, instead of what the run says; found from the averages where neither "
+            "says it. [A]"
         ),
     ] = None,
     pixel_size: Annotated[

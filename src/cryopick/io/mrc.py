@@ -52,6 +52,7 @@ class MrcHeader:
     pixel_size: float  # A/px along x; 0 where the file does not say
     data_offset: int  # bytes before the first pixel
     is_volume: bool  # True for a volume (space group 1), False for images
+    cell_sections: int = 1  # MZ: all sections in a map, 1 in a stack of images
 
 
 def _opener(path: Path) -> IO[bytes]:
@@ -99,6 +100,7 @@ def _parse_header(raw: bytes, path: Path) -> MrcHeader:
         pixel_size=cell / sampling if sampling > 0 and np.isfinite(cell) else 0.0,
         data_offset=_HEADER_BYTES + max(0, int(words[23])),
         is_volume=int(words[22]) == 1 and sections > 1,
+        cell_sections=int(words[9]),
     )
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "IMAGES",
     "SCORES",
     "ScoredClasses",
+    "read_particle_counts",
     "read_scored_classes",
     "was_selected_by_score",
     "write_scored_classes",
@@ -140,6 +141,33 @@ def read_scored_classes(folder: Path) -> ScoredClasses:
         is_selected=table["is_selected"].to_numpy(np.int64) > 0,
         is_by_hand=bool(table["why"].isin(BY_HAND).any()),
     )
+
+
+def read_particle_counts(folder: Path) -> NDArray[np.float64] | None:
+    """Read how many particles each class had when a folder of select classes was written.
+
+    Parameters
+    ----------
+    folder
+        With ``class_scores.star``, if it is one of ``cryopick select classes``.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        (k,), NaN where unknown; None without such a file.
+
+    Raises
+    ------
+    FormatError
+        If ``class_scores.star`` is broken.
+    """
+    path = Path(folder) / SCORES
+    if not path.exists():
+        return None
+    rows = read_star(path, text=(_NAMES["why"], _NAMES["reasons"])).get("classes", pd.DataFrame())
+    if _NAMES["particle_count"] not in rows:
+        return None
+    return pd.to_numeric(rows[_NAMES["particle_count"]], errors="coerce").to_numpy(np.float64)
 
 
 def was_selected_by_score(folder: Path, is_selected: NDArray[np.bool_]) -> bool:

@@ -41,6 +41,7 @@ from cryopick.pipeline.select_classes_source import (
     read_class_source,
     read_selection,
 )
+from cryopick.pipeline.select_classes_warnings import hint_of_particles, warnings_of
 from cryopick.report.score_gallery import write_score_gallery
 from cryopick.selection.class_choice import (
     EMPTY,
@@ -68,9 +69,6 @@ from cryopick.tables.relion import write_particles
 __all__ = ["ClassSelection", "select_classes"]
 
 _NAME = "select classes"
-_NEAR = 0.1  # of the threshold: such a score could as well be on the other side
-_MANY_NEAR = 1 / 3  # of the classes
-_FEW = 10  # particles: their average says little
 Flags = NDArray[np.bool_]
 
 
@@ -94,6 +92,7 @@ class _Scored:
     inputs: ClassInputs
     scores: ClassScores
     choice: ClassChoice
+    warnings: list[str]
 
     @property
     def counts(self) -> NDArray[np.float64]:
@@ -156,7 +155,7 @@ def select_classes(
     out = Path(out)
     source = read_class_source(classes, mask_diameter=mask_diameter, pixel_size=pixel_size)
     _require_particles(source, parameters)
-    chosen = _chosen(parameters, selection, n_classes=len(source.averages))
+    chosen = _chosen(parameters, selection, source.particle_count)
     _protect(out, source, selection)
     scorer = read_scorer(weights)
     job = Job(
@@ -183,7 +182,13 @@ def select_classes(
     )
     scores = score_classes(inputs, scorer)
     choice = _choose(chosen, scores, inputs, parameters)
-    scored = _Scored(source=source, inputs=inputs, scores=scores, choice=choice)
+    scored = _Scored(
+        source=source,
+        inputs=inputs,
+        scores=scores,
+        choice=choice,
+        warnings=warnings_of(source, scores, choice, parameters, chosen, selection),
+    )
     with job:
         remove_results(out)
         return ClassSelection(values=_write(out, scored, parameters))
@@ -220,7 +225,7 @@ def _require_particles(source: ClassSource, parameters: SelectClassesParameters)
 
 
 def _chosen(
-    parameters: SelectClassesParameters, selection: Path | None, *, n_classes: int
+    parameters: SelectClassesParameters, selection: Path | None, counts: NDArray[np.float64]
 ) -> SavedSelection | None:
     """Classes that were chosen before; None if scores decide."""
     if parameters.classes is not None:
@@ -232,12 +237,12 @@ def _chosen(
                 remedy="Leave out one of them",
             )
         numbers = parse_class_numbers(parameters.classes)
-        by_hand = classes_of_numbers(numbers, n_classes=n_classes)
+        by_hand = classes_of_numbers(numbers, n_classes=len(counts))
         return SavedSelection(is_selected=by_hand, is_by_score=False)
     if selection is None:
         return None
     parameters.require_no_rule("--selection")
-    return read_selection(selection, n_classes=n_classes)
+    return read_selection(selection, particle_count=counts)
 
 
 def _choose(
@@ -292,7 +297,7 @@ def _write(out: Path, scored: _Scored, parameters: SelectClassesParameters) -> d
         files += write_rank(out, source.run, scores)
         values["n_groups"] = _write_particles(out, source, choice, parameters, centred)
         files.append(PARTICLES)
-    values["warnings"] = _warnings(scored, parameters)
+    values["warnings"] = scored.warnings
     values["files"] = [*files, RESULT]
     write_json(out / RESULT, values)
     return values
@@ -345,11 +350,14 @@ def _require_any(out: Path, scored: _Scored, parameters: SelectClassesParameters
             remedy=f"{look} choose others, with --overwrite",
         )
     best = best_first(score, scored.counts)[0]
+    remedy = f"{look} lower --minimum-score or choose with --classes, and add --overwrite"
+    if hint := hint_of_particles(scored.source, scored.scores):
+        remedy += f". {hint.removesuffix('.')}"
     raise DataError(
         "the score of a class",
         must=f"be at least {show_threshold(choice.threshold)} for it to be kept",
         got=f"{show_score(score[best], choice.threshold)} for the best, class {best + 1}",
-        remedy=f"{look} lower --minimum-score or choose with --classes, and add --overwrite",
+        remedy=remedy,
     )
 
 
@@ -416,46 +424,3 @@ def _record(scored: _Scored, place: int) -> dict[str, Any]:
 def _plain(value: float) -> float | None:
     """Make a number as JSON takes it; what is not known is None."""
     return round(float(value), 4) if np.isfinite(value) else None
-
-
-def _warnings(scored: _Scored, parameters: SelectClassesParameters) -> list[str]:
-    found = []
-    run, choice, counts = scored.source.run, scored.choice, scored.counts
-    if run is not None and run.optimiser is not None and not run.optimiser.corrects_ctf:
-        found.append(
-            "The run did not correct for the CTF; the score has learned mostly from averages "
-            "that were corrected, so look at the gallery."
-        )
-    score = scored.scores.score
-    known = np.isfinite(score)
-    if choice.threshold is not None:
-        near = int((np.abs(score[known] - choice.threshold) < _NEAR).sum())
-        if near > _MANY_NEAR * known.sum() and known.sum() > 2:
-            found.append(
-                f"{near} of {known.sum()} scores are within {_NEAR:g} of the threshold; look at "
-                "the gallery."
-            )
-    few = int((choice.is_selected & (counts < _FEW)).sum())
-    if few:
-        found.append(
-            f"{few} of the classes that are kept {'has' if few == 1 else 'have'} fewer than "
-            f"{_FEW} particles; an average of so few says little."
-        )
-    missing = _missing(choice, counts, parameters)
-    return [*found, missing] if missing else found
-
-
-def _missing(
-    choice: ClassChoice, counts: NDArray[np.float64], parameters: SelectClassesParameters
-) -> str:
-    """Say that there are fewer classes or particles than were asked for."""
-    kept = int(choice.is_selected.sum())
-    particles = int(np.nan_to_num(counts[choice.is_selected]).sum())
-    if kept < parameters.minimum_classes:
-        return f"Only {kept} classes have a score, not {parameters.minimum_classes}: all are kept."
-    if particles < parameters.minimum_particles:
-        return (
-            f"Only {particles:,} particles are in classes with a score, not "
-            f"{parameters.minimum_particles:,}: all are kept."
-        )
-    return ""

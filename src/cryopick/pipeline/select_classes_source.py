@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopick.errors import DataError, ParameterError, ShapeError, TableError
+from cryopick.errors import DataError, FormatError, ParameterError, ShapeError, TableError
+from cryopick.io.mrc import read_mrc_header
 from cryopick.io.star import read_star
 from cryopick.pipeline.class2d_references import (
     UNSAID,
@@ -19,7 +20,7 @@ from cryopick.pipeline.class2d_references import (
     read_averages,
 )
 from cryopick.pipeline.job import identity_of
-from cryopick.pipeline.scored_classes import was_selected_by_score
+from cryopick.pipeline.scored_classes import read_particle_counts, was_selected_by_score
 from cryopick.tables.classification import Classification
 from cryopick.tables.relion_class2d import find_classification, read_classification
 
@@ -33,7 +34,9 @@ __all__ = [
 
 SAVED_SELECTION = "backup_selection.star"
 _LABEL = "rlnSelected"
+_TOLERANCE = 1e-3  # of the box: a mask as large as the box may be rounded
 _SMALLEST = 16  # px, box of averages; of fewer pixels neither outline nor background is seen
+_MRC = (".mrc", ".mrcs", ".map", ".rec", ".ccp4")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,7 @@ class ClassSource:
     averages: NDArray[np.float32]  # (k, y, x), in the order of the class numbers
     pixel_size: float | None  # A/px; None where nobody says it
     mask_diameter: float | None  # A; None where nobody says it
+    mask_of_run: float | None = None  # A, as the run says itself
     run: Classification | None  # None: a bare stack
 
     @property
@@ -90,12 +94,12 @@ def read_class_source(
     Raises
     ------
     FormatError
-        If a file is missing or broken.
+        If a file is missing, broken, of another kind or a 3D map.
     TableError
         If a STAR file is not of a 2D classification.
     ParameterError
-        If `mask_diameter` or `pixel_size` is not above 0, a mask is given and nobody says the
-        pixel size, or a pixel size is given for a run.
+        If `mask_diameter` or `pixel_size` is not above 0, the mask is larger than the box, a mask
+        is given and nobody says the pixel size, or a pixel size is given for a run.
     ShapeError
         If the averages are not square, or too small to tell anything.
     DataError
@@ -116,6 +120,8 @@ def read_class_source(
         averages, said = averages_of_run(run), run.model.pixel_size
     else:
         run = None
+        if path.suffix != ".star":
+            _require_stack(path)
         averages, said = read_averages(path)
     is_said = said > 0 if run is not None else said not in UNSAID
     if pixel_size is None:
@@ -127,13 +133,15 @@ def read_class_source(
             got=f"{path}, which does not say it",
             remedy="Add --pixel-size",
         )
-    if mask_diameter is None and run is not None and run.optimiser is not None:
-        mask_diameter = run.optimiser.particle_diameter
+    _require_inside(mask_diameter, averages.shape[-1] * (pixel_size or 0.0))
+    is_known = run is not None and run.optimiser is not None
+    mask_of_run = run.optimiser.particle_diameter if is_known else None
     source = ClassSource(
         path=path,
         averages=averages,
         pixel_size=pixel_size,
-        mask_diameter=mask_diameter,
+        mask_diameter=mask_of_run if mask_diameter is None else mask_diameter,
+        mask_of_run=mask_of_run,
         run=run,
     )
     _require_images(source)
@@ -147,6 +155,43 @@ def _require_positive(name: str, value: float | None, unit: str) -> None:
             must=f"be above 0 {unit}",
             got=f"{value:g} {unit}",
             remedy=f"Change --{name.replace('_', '-')}",
+        )
+
+
+def _require_inside(mask_diameter: float | None, box: float) -> None:
+    """Refuse a mask, in A, that leaves nothing of the box outside."""
+    if mask_diameter is not None and mask_diameter > (1 + _TOLERANCE) * box:
+        raise ParameterError(
+            "mask_diameter",
+            must=f"be at most {box:.4g} A, the box of the averages",
+            got=f"{mask_diameter:.4g} A",
+            remedy="Change --mask-diameter",
+        )
+
+
+def _require_stack(path: Path) -> None:
+    """Refuse what is no stack of images: another kind of file, or a 3D map."""
+    kinds = [s.lower() for s in path.suffixes if s.lower() not in (".gz", ".bz2")][-1:]
+    try:
+        header = read_mrc_header(path)
+    except FormatError:
+        if not path.is_file() or (kinds and kinds[0] in _MRC):
+            raise
+        raise FormatError(
+            str(path),
+            must="be a folder or file of a 2D classification, or an MRC stack of averages",
+            got=f"a {kinds[0]} file" if kinds else "a file of another kind",
+            remedy="Give the folder of the run",
+        ) from None
+    count, height, width = header.shape
+    is_whole = count == height == width or header.cell_sections == count
+    if header.is_volume and is_whole and kinds != [".mrcs"]:
+        raise FormatError(
+            str(path),
+            must="hold class averages",
+            got=f"a 3D map of {width} x {height} x {count} voxels",
+            remedy="Give a run or a stack of averages; a stack that says it is a map is read if "
+            "its name ends in .mrcs",
         )
 
 
@@ -187,17 +232,19 @@ class SavedSelection:
 
     is_selected: NDArray[np.bool_]  # (k,)
     is_by_score: bool  # no person has changed what a score has chosen
+    is_checked: bool = True  # False: nothing beside it tells of which run it is
 
 
-def read_selection(path: Path, *, n_classes: int) -> SavedSelection:
+def read_selection(path: Path, *, particle_count: NDArray[np.float64]) -> SavedSelection:
     """Read which classes somebody has selected before.
 
     Parameters
     ----------
     path
         A ``backup_selection.star`` of RELION or cryopick, or the folder with it.
-    n_classes
-        Classes there must be.
+    particle_count
+        (k,) particles of each class of the run; NaN in a bare stack. Those that the folder of
+        the selection tells, if it does, must be the same.
 
     Returns
     -------
@@ -209,8 +256,9 @@ def read_selection(path: Path, *, n_classes: int) -> SavedSelection:
     FormatError
         If the file is missing or broken.
     TableError
-        If it holds no selection, or one of another number of classes.
+        If it holds no selection, or one of another run.
     """
+    n_classes = len(particle_count)
     path = Path(path) / SAVED_SELECTION if Path(path).is_dir() else Path(path)
     tables = [t for t in read_star(path).values() if _LABEL in t.columns]
     if not tables:
@@ -237,5 +285,27 @@ def read_selection(path: Path, *, n_classes: int) -> SavedSelection:
         )
     is_selected = np.asarray(chosen > 0, np.bool_)
     return SavedSelection(
-        is_selected=is_selected, is_by_score=was_selected_by_score(path.parent, is_selected)
+        is_selected=is_selected,
+        is_by_score=was_selected_by_score(path.parent, is_selected),
+        is_checked=_is_of_run(path, particle_count),
+    )
+
+
+def _is_of_run(path: Path, particle_count: NDArray[np.float64]) -> bool:
+    """Refuse the selection of another run; False where nothing tells of which run it is."""
+    before = read_particle_counts(path.parent)
+    if before is None:
+        return False
+    has_length = len(before) == len(particle_count)
+    if has_length and (np.isnan(before).any() or np.isnan(particle_count).any()):
+        return False
+    if has_length and np.array_equal(before, particle_count):
+        return True
+    got = f"one of {len(before)} classes"
+    if has_length:
+        place = int(np.flatnonzero(before != particle_count)[0])
+        got = f"one whose class {place + 1} has {before[place]:,.0f} particles, not "
+        got += f"{particle_count[place]:,.0f}"
+    raise TableError(
+        f"--selection {path}", must="be of this run", got=got, remedy="Give the selection of it"
     )
