@@ -94,15 +94,20 @@ def test_averages_without_detail_have_no_score_whatever_the_threshold(project, r
     assert chosen["n_particles_selected"] == COUNTS[1]
 
 
-def test_particles_in_no_class_are_told_apart(project, monkeypatch):
-    heads = []
+@pytest.fixture
+def heads(monkeypatch):
+    """Figures of the galleries, as they are drawn."""
+    found = []
     draw = score_gallery.draw_score_gallery
     monkeypatch.setattr(
         score_gallery,
         "draw_score_gallery",
-        lambda *a, **k: heads.append(figure := draw(*a, **k)) or figure,
+        lambda *a, **k: found.append(figure := draw(*a, **k)) or figure,
     )
+    return found
 
+
+def test_particles_in_no_class_are_told_apart(project, heads):
     *_, kept, _ = told("sel", "--classes", "1,2")
 
     both = "(107 in classes, 10 in none)"
@@ -112,6 +117,26 @@ def test_particles_in_no_class_are_told_apart(project, monkeypatch):
     assert f"2 of 4 classes with 70 of 117 particles {both} selected by hand" in head
     values = json.loads(Path("sel/result.json").read_text())
     assert (values["n_particles"], values["n_particles_in_classes"]) == (117, 107)
+
+
+def test_a_bare_stack_is_said_to_be_judged_from_its_pictures(project, heads):
+    write_mrc(Path("averages.mrcs"), averages().numpy(), pixel_size=PIXEL)
+
+    words = ("averages.mrcs", "--out", "bare", "--weights", "weights.npz", "--minimum-score", "0")
+    of_stack = CliRunner().invoke(select_app, ["classes", *words])
+    of_run = told("sel", "--minimum-score", 0)
+
+    sentence = "Judged from the pictures alone"
+    assert of_stack.exit_code == 0, of_stack.output
+    assert sentence in of_stack.stdout
+    assert sentence not in " ".join(of_run)
+    head, other = (" ".join(t.get_text() for t in figure.texts) for figure in heads)
+    assert f"{sentence}. Below each: score" in head
+    assert sentence not in other
+    assert head.startswith(f"{project.name}/averages.mrcs ")
+    assert other.startswith("Class2D/job003 ")
+    written = {p.name for p in Path("bare").iterdir()} - {"job.json", ".lock"}
+    assert set(json.loads(Path("bare/job.json").read_text())["results"]) == written
 
 
 def test_a_class_just_below_the_threshold_is_not_shown_at_it(project):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from cryopick.errors import (
     ParameterError,
     ProjectError,
 )
+from cryopick.io.mrc import write_mrc
 from cryopick.io.weights import read_weights, write_weights
-from cryopick.pipeline.scored_classes import write_scored_classes
+from cryopick.pipeline.scored_classes import read_scored_classes, write_scored_classes
 from cryopick.pipeline.select_learn import learn_selection
 from cryopick.selection.class_choice import choose_by_score, choose_these
 from cryopick.selection.class_features import GROUPS, class_inputs
@@ -185,6 +187,21 @@ def test_a_taste_in_the_weights_given_is_replaced_and_that_is_said(project):
     np.testing.assert_array_equal(score_run("second/class_scores.npz")[0], before)
 
 
+def test_weights_may_be_named_by_their_folder(project):
+    learn("round0", "round1", "round2")
+
+    again = learn("round0", "round1", "round2", out="again", weights=Path("taste"))
+    words = ("classes", "run.mrcs", "--minimum-score", 0)
+    write_mrc(Path("run.mrcs"), averages(3)[0], pixel_size=4.0)
+    by_folder = select(*words, "--out", "a", "--weights", "taste")
+    by_file = select(*words, "--out", "b", "--weights", "taste/class_scores.npz")
+
+    assert "is replaced" in again["warnings"][0]  # so the taste was read
+    assert by_folder.exit_code == by_file.exit_code == 0, by_folder.output
+    first, second = (read_scored_classes(Path(f)).table["score"] for f in "ab")
+    np.testing.assert_array_equal(first, second)
+
+
 def test_choices_of_a_single_run_are_learned_from_with_a_warning(project):
     values = learn("round0")
 
@@ -195,8 +212,12 @@ def test_choices_of_a_single_run_are_learned_from_with_a_warning(project):
 def test_another_job_in_the_folder_is_not_overwritten_without_being_told(project):
     learn("round0", "round1")
 
-    with pytest.raises(ProjectError, match="--overwrite"):
+    with pytest.raises(ProjectError, match="--overwrite") as refused:
         learn("round0", "round2")
+    assert "with choices round0, round1 instead of round0, round2." in str(refused.value)
+    os.utime("round1/class_scores.star", (1, 1))
+    with pytest.raises(ProjectError, match="with choices round0, round1 before a change"):
+        learn("round0", "round1")
 
     assert learn("round0", "round2", overwrite=True)["n_runs"] == 2
 
@@ -207,7 +228,15 @@ def test_another_job_in_the_folder_is_not_overwritten_without_being_told(project
         (["scored"], {}, DataError, "scored must hold classes that a person has chosen; got a"),
         (["round0", "round0/"], {}, ParameterError, "must hold choices of another run"),
         (["round0", "agree0"], {}, ParameterError, "agree0 must hold .*; got the classes of round"),
-        (["nowhere"], {}, FormatError, "nowhere/class_scores.star must"),
+        (
+            ["nowhere"],
+            {},
+            FormatError,
+            "nowhere must be a folder of select classes; got no such fol",
+        ),
+        (["empty"], {}, FormatError, "got an empty folder. Choose first with cryopick select cl"),
+        (["round0", "run"], {}, FormatError, "got a folder without class_scores.star. Choose f"),
+        (["weights.npz"], {}, FormatError, "got a file. Choose first with cryopick select clas"),
         (["round0"], {"out": "round0"}, OutputError, "must be another folder"),
         (["round0"], {"out": "."}, OutputError, "must be another folder"),
         (["round0"], {"out": "weights.npz/below"}, OutputError, "below must lie in a folder"),
@@ -215,6 +244,10 @@ def test_another_job_in_the_folder_is_not_overwritten_without_being_told(project
     ],
 )
 def test_what_cannot_be_learned_from_is_refused(project, folders, given, error, sentence):
+    Path("empty").mkdir()
+    Path("run").mkdir()
+    Path("run/run_it025_model.star").touch()
+
     with pytest.raises(error, match=sentence):
         learn(*folders, **given)
 

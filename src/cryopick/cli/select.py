@@ -76,7 +76,10 @@ def select_classes_command(
         ),
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Weights of the score, instead of those shipped.")
+        Path | None,
+        typer.Option(
+            help="Weights of the score, or the folder of select learn, instead of those shipped."
+        ),
     ] = None,
     mask_diameter: Annotated[
         float | None,
@@ -134,6 +137,8 @@ def _class_lines(result: dict[str, Any]) -> list[str]:
         lines.append(f"{one['number']:>5}  {score:>5}  {count:>9}  {kept:<4} {_why(one)}".rstrip())
     if len(occupied) > _SHOWN:
         lines.append(f"and {len(occupied) - _SHOWN} more in {result['scores']}")
+    if result["n_particles"] is None:
+        lines.append("Judged from the pictures alone: a stack says nothing of its particles.")
     kept = f"Kept {result['n_selected']} of {result['n_occupied']} classes"
     if result["n_particles"] is not None:
         kept += f" with {result['n_particles_selected']:,} of {result['n_particles']:,} particles"
@@ -166,7 +171,10 @@ def select_learn_command(
     *,
     out: Annotated[Path, typer.Option(help="Folder for the result.")],
     weights: Annotated[
-        Path | None, typer.Option(help="Weights to begin from, instead of those shipped.")
+        Path | None,
+        typer.Option(
+            help="Weights to begin from, or the folder with them, instead of those shipped."
+        ),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what was learned before in --out.")

@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,8 @@ __all__ = ["Job", "ProgressCallback", "Record", "Task", "identity_of"]
 ProgressCallback = Callable[[int, int], None]  # items done, items in all
 
 _SCHEMA = 1
+_STAMP = r"(?:\d+:\d+|missing)"  # of one file, by `identity_of`
+_STAMPS = re.compile(rf" \({_STAMP}(?: {_STAMP})*\)")
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _LIBRARIES = ("torch", "numpy", "scipy", "pandas", "mrcfile")
 
@@ -279,7 +282,7 @@ class Job:
         else:
             old, new = dict(before.get("parameters") or {}), self.parameters
             changed = [
-                f"{k} {old.get(k)} instead of {new.get(k)}"
+                f"{k} {_difference(old.get(k), new.get(k))}"
                 for k in {**old, **new}
                 if old.get(k) != new.get(k) and k not in self._adjustable
             ]
@@ -334,6 +337,16 @@ class Job:
             "n_failed": sum(not r.is_done for r in self._records.values()),
         }
         write_json(self.folder / "job.json", description)
+
+
+def _difference(old: object, new: object) -> str:
+    """Tell two values of a parameter apart in words, without the stamps of files."""
+    before, after = (
+        _STAMPS.sub("", ", ".join(map(str, v)) if isinstance(v, list) else str(v))
+        for v in (old, new)
+    )
+    is_same = before == after  # the same names: what they name has changed
+    return f"{before} before a change" if is_same else f"{before} instead of {after}"
 
 
 def _append(ledger: IO[bytes], record: Record) -> None:

@@ -19,15 +19,18 @@ from cryopick.tables.model import require_columns
 __all__ = [
     "IMAGES",
     "SCORES",
+    "WEIGHTS",
     "ScoredClasses",
     "read_particle_counts",
     "read_scored_classes",
     "was_selected_by_score",
+    "weights_file",
     "write_scored_classes",
 ]
 
 SCORES = "class_scores.star"
 IMAGES = "class_images.mrcs"
+WEIGHTS = "class_scores.npz"  # that select learn writes
 _FEATURE = "cryopick_"  # begins the label of a feature
 _NAMES = {
     "class_number": "rlnClassNumber",
@@ -141,6 +144,11 @@ def read_scored_classes(folder: Path) -> ScoredClasses:
         is_selected=table["is_selected"].to_numpy(np.int64) > 0,
         is_by_hand=bool(table["why"].isin(BY_HAND).any()),
     )
+
+
+def weights_file(path: Path | None) -> Path | None:
+    """Find the weights where the folder of select learn is named instead."""
+    return Path(path) / WEIGHTS if path is not None and Path(path).is_dir() else path
 
 
 def read_particle_counts(folder: Path) -> NDArray[np.float64] | None:

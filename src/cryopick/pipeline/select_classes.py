@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cryopick.errors import DataError, OutputError, ParameterError
 from cryopick.io.atomic import write_json
 from cryopick.pipeline.job import Job, identity_of
-from cryopick.pipeline.scored_classes import SCORES, write_scored_classes
+from cryopick.pipeline.scored_classes import SCORES, weights_file, write_scored_classes
 from cryopick.pipeline.select_classes_output import (
     AVERAGE_TABLE,
     AVERAGES,
@@ -130,7 +130,7 @@ def select_classes(
     selection
         An earlier selection to keep instead, a ``backup_selection.star`` or the folder with it.
     weights
-        Of the score; those shipped if not given.
+        Of the score, or the folder of ``select learn`` with them; those shipped if not given.
     mask_diameter
         A, instead of what the run says; where nobody says it, it is found from the averages.
     pixel_size
@@ -152,7 +152,7 @@ def select_classes(
         If the classes cannot be read, the parameters do not go with them, or `out` cannot be
         written or holds something else.
     """
-    out = Path(out)
+    out, weights = Path(out), weights_file(weights)
     source = read_class_source(classes, mask_diameter=mask_diameter, pixel_size=pixel_size)
     _require_particles(source, parameters)
     chosen = _chosen(parameters, selection, source.particle_count)
@@ -191,7 +191,10 @@ def select_classes(
     )
     with job:
         remove_results(out)
-        return ClassSelection(values=_write(out, scored, parameters))
+        try:
+            return ClassSelection(values=_write(out, scored, parameters))
+        finally:
+            job.results = [name for name in FILES if (out / name).exists()]
 
 
 def _identity(path: Path) -> str:
@@ -286,7 +289,7 @@ def _write(out: Path, scored: _Scored, parameters: SelectClassesParameters) -> d
         n_unclassed=scored.n_unclassed,
         resolutions=_resolutions(source),
         pixel_size=source.pixel_size,
-        title=source.path.resolve().name,
+        title=Path(*source.path.resolve().parts[-2:]).as_posix(),
     )
     files.append(GALLERY)
     _require_any(out, scored, parameters)

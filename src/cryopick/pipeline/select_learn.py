@@ -10,11 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from cryopick.errors import DataError, OutputError, ParameterError
+from cryopick.errors import DataError, FormatError, OutputError, ParameterError
 from cryopick.io.atomic import write_json, writing
 from cryopick.io.weights import write_weights
 from cryopick.pipeline.job import Job, identity_of
-from cryopick.pipeline.scored_classes import IMAGES, SCORES, ScoredClasses, read_scored_classes
+from cryopick.pipeline.scored_classes import (
+    IMAGES,
+    SCORES,
+    WEIGHTS,
+    ScoredClasses,
+    read_scored_classes,
+    weights_file,
+)
 from cryopick.report.agreement_chart import draw_agreement
 from cryopick.report.figures import figure_to_png
 from cryopick.selection.class_agreement import THRESHOLD, Agreement
@@ -33,7 +40,7 @@ from cryopick.tables.model import require_columns
 __all__ = ["Learning", "learn_selection"]
 
 _NAME = "select learn"
-WEIGHTS, CHART, RESULT = "class_scores.npz", "agreement.png", "result.json"
+CHART, RESULT = "agreement.png", "result.json"
 _FEW_SELECTED = 5  # chosen classes, or others: with fewer, the measured agreement is vague
 
 
@@ -60,7 +67,8 @@ def learn_selection(
     out
         Folder of the job.
     weights
-        To begin from; those shipped if not given. A taste in them is replaced.
+        To begin from, or the folder of an earlier job with them; those shipped if
+        not given. A taste in them is replaced.
     overwrite
         Replace what another job of this kind left in `out`.
 
@@ -71,6 +79,8 @@ def learn_selection(
 
     Raises
     ------
+    FormatError
+        If a folder is not one of select classes.
     ParameterError
         If a folder or a run is given twice.
     DataError
@@ -78,7 +88,9 @@ def learn_selection(
     CryopickError
         If a folder cannot be read, or `out` cannot be written or holds something else.
     """
-    out, folders = Path(out), [Path(f) for f in folders]
+    out, folders, weights = Path(out), [Path(f) for f in folders], weights_file(weights)
+    for folder in folders:
+        _require_choices(folder)
     _require_different(folders)
     _protect(out, folders, weights)
     job = Job(
@@ -98,6 +110,23 @@ def learn_selection(
     learned = learn_taste([_judge(run, scorer) for run in runs])
     with job:
         return Learning(values=_write(out, folders, learned, scorer, weights))
+
+
+def _require_choices(folder: Path) -> None:
+    if (folder / SCORES).is_file():
+        return
+    if not folder.exists():
+        got = "no such folder"
+    elif not folder.is_dir():
+        got = "a file"
+    else:
+        got = f"a folder without {SCORES}" if any(folder.iterdir()) else "an empty folder"
+    raise FormatError(
+        str(folder),
+        must="be a folder of select classes",
+        got=got,
+        remedy="Choose first with cryopick select classes RUN --classes 1,3,7 --out FOLDER",
+    )
 
 
 def _require_different(folders: Sequence[Path]) -> None:

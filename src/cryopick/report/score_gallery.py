@@ -276,7 +276,9 @@ def _add_head(figure: Figure, gallery: ScoreGallery, title: str, page: tuple[flo
         text += f", threshold {show_threshold(gallery.threshold)}"
     if gallery.n_empty:
         text += f"; {_number(gallery.n_empty, 'empty class', 'empty classes')} left out"
-    caption = "Below each: score, class number"
+    is_bare = total > 0 and np.isnan(gallery.counts).all()
+    caption = "Judged from the pictures alone. " if is_bare else ""
+    caption += "Below each: score, class number"
     if _has_details(gallery):
         caption += "; particles, resolution"
     caption += "; what raised (+) or lowered (\N{MINUS SIGN}) the score most."
