@@ -14,6 +14,11 @@ from selection_world import MASK, averages, make_weights, select
 from cryopick.errors import DataError, FormatError, ParameterError, TableError
 from cryopick.io.mrc import write_mrc
 from cryopick.io.star import write_star
+from cryopick.pipeline.select_classes_source import ClassSource
+from cryopick.pipeline.select_classes_warnings import warnings_of
+from cryopick.selection.class_choice import choose_by_score
+from cryopick.selection.class_scores import ClassScores
+from cryopick.selection.select_classes_parameters import SelectClassesParameters
 from cryopick.tables.relion_class2d import read_classification, write_classification
 
 pytest_plugins = ("selection_world",)
@@ -125,3 +130,22 @@ def test_a_stack_without_good_images_may_hold_particles(project):
     assert max(c["score"] or 0 for c in kept["classes"]) < 0.5
     assert kept["warnings"][-1] == f"No score reaches 0.5. {PARTICLES}."
     assert not any(PARTICLES in sentence for sentence in of_run["warnings"])
+
+
+@pytest.mark.parametrize(("count", "is_told"), [(2000, False), (2001, True)])
+def test_a_stack_of_very_many_images_may_hold_particles(count, is_told):
+    good = np.full(count, 0.9)
+    scores = ClassScores(score=good, purity=good, quality=good, reasons=((),) * count)
+    source = ClassSource(
+        path=Path("many.mrcs"),
+        averages=np.ones((count, 16, 16), np.float32),
+        pixel_size=None,
+        mask_diameter=None,
+        run=None,
+    )
+    parameters = SelectClassesParameters()
+    choice = choose_by_score(good, source.particle_count, parameters)
+
+    told = warnings_of(source, scores, choice, parameters, None, None)
+
+    assert told == ([f"many.mrcs holds 2,001 images. {PARTICLES}."] if is_told else [])

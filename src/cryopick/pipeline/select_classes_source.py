@@ -134,8 +134,8 @@ def read_class_source(
             remedy="Add --pixel-size",
         )
     _require_inside(mask_diameter, averages.shape[-1] * (pixel_size or 0.0))
-    is_known = run is not None and run.optimiser is not None
-    mask_of_run = run.optimiser.particle_diameter if is_known else None
+    optimiser = None if run is None else run.optimiser
+    mask_of_run = None if optimiser is None else optimiser.particle_diameter
     source = ClassSource(
         path=path,
         averages=averages,
