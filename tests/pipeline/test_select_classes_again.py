@@ -64,15 +64,15 @@ def test_the_same_weights_under_the_same_name_are_the_same_job(project):
 
 
 def test_results_of_before_do_not_stay_when_no_class_is_kept_any_more(project, monkeypatch):
-    select(minimum_score=0.001)
+    select(minimum_score=0.1)
     assert Path("sel/particles.star").exists()
     make_weights(Path("low.npz"), offset=-1000.0)
     low = class_scorer.read_scorer(Path("low.npz"))
     monkeypatch.setattr(command, "score_classes",
                         lambda inputs, _: class_scorer.score_classes(inputs, low))  # fmt: skip
 
-    with pytest.raises(DataError, match=r"must be at least 0.0010 for it to be kept; got 0.00 for"):
-        select(minimum_score=0.001)  # the same job, in which a newer version scores otherwise
+    with pytest.raises(DataError, match=r"must be at least 0.10 for it to be kept; got 0\.0\d for"):
+        select(minimum_score=0.1)  # the same job, in which a newer version scores otherwise
 
     left = set(contents("sel")) - {"job.json"}
     assert left == {
