@@ -1,6 +1,7 @@
 """Quality of blob picking on real fields, on fields without particles and on pure noise.
 
-``cryopick pick blob`` and both modes of ``pick log`` pick the same fields; mode relion gives
+``cryopick pick network`` with the general model, ``pick blob`` and both modes of ``pick log`` pick
+the same fields; mode relion gives
 RELION's own picks, so it stands for ``relion_autopick --LoG``. The CTF is estimated where pixels
 are fine enough for rings. AP and best F1 are over all stored peaks, F1 as shipped
 over the picks; a pick within 0.3 diameters of the truth is right. Nothing is asserted.
@@ -26,14 +27,18 @@ from cryopick.picking.blob_parameters import BlobParameters
 from cryopick.picking.evaluate import evaluate_picks
 from cryopick.picking.field_picks import FieldPicks
 from cryopick.picking.log_parameters import LogParameters
+from cryopick.picking.network_parameters import NetworkParameters
+from cryopick.pipeline.network_picker import NetworkPicker, make_network_picker
 from cryopick.pipeline.pickers import BlobPicker, LogPicker
 from cryopick.pipeline.picking_ctf import CtfOfField, find_ctf
 from cryopick.tables.relion import picks_of_file
 
+Some = LogPicker | BlobPicker | NetworkPicker
 _SPECIMENS = (  # folder, A/px, smallest and largest diameter sought, diameter of the truth (A)
     ("apoferritin", 1.5, 110.0, 140.0, 125.0),
     ("beta_galactosidase", 7.08, 130.0, 180.0, 160.0),
 )
+_MODEL: Path | None = None  # the general one
 _EMPTY = ("empty_no_ice", "empty_ice_no_particles_but_vitreous_ice", "crystalline_ice")
 
 
@@ -43,36 +48,42 @@ def main() -> None:
     named = os.environ.get("CRYOPICK_TEST_DATA", str(beside))
     options.add_argument("--data", type=Path, default=Path(named), help="Folder of real data.")
     options.add_argument("--noise-fields", type=int, default=20)
+    options.add_argument("--model", type=Path, help="Of the network, instead of the general one.")
     given = options.parse_args()
+    global _MODEL
+    _MODEL = given.model
     torch.set_num_threads(1)
     for folder, pixel_size, smallest, largest, diameter in _SPECIMENS:
         for picker in _pickers(smallest, largest):
             _specimen(given.data / folder, pixel_size, picker, diameter)
-        _agreement(given.data / folder, pixel_size, _pickers(smallest, largest)[:2])
+        _agreement(given.data / folder, pixel_size, _pickers(smallest, largest)[1:3])
     for picker in _pickers(150, 150):
         _empty_fields(given.data / "junk_micrographs", picker)
     for picker in _pickers(150, 180):
         _noise(given.noise_fields, picker)
 
 
-def _pickers(smallest: float, largest: float) -> list[LogPicker | BlobPicker]:
+def _pickers(smallest: float, largest: float) -> list[Some]:
     limits = {"min_diameter": smallest, "max_diameter": largest}
+    middle = NetworkParameters(diameter=(smallest + largest) / 2)
     return [
+        make_network_picker(_MODEL, parameters=middle),
         BlobPicker(parameters=BlobParameters(**limits)),
         LogPicker(parameters=LogParameters(**limits)),
         LogPicker(parameters=LogParameters(**limits, mode="relion")),
     ]
 
 
-def _name(picker: LogPicker | BlobPicker) -> str:
-    is_blob = isinstance(picker, BlobPicker)
-    return "blob" if is_blob else f"log {picker.parameters.mode}"
+def _name(picker: Some) -> str:
+    if isinstance(picker, LogPicker):
+        return f"log {picker.parameters.mode}"
+    return picker.name.removeprefix("pick ")
 
 
 def _pick(
     micrograph: Path | torch.Tensor,
     pixel_size: float,
-    picker: LogPicker | BlobPicker,
+    picker: Some,
     lens: Lens | None = None,
 ) -> FieldPicks:
     field = micrograph
@@ -83,9 +94,7 @@ def _pick(
     return picker.pick(field, pixel_size=pixel_size, ctf=ctf)
 
 
-def _specimen(
-    folder: Path, pixel_size: float, picker: LogPicker | BlobPicker, diameter: float
-) -> None:
+def _specimen(folder: Path, pixel_size: float, picker: Some, diameter: float) -> None:
     peaks, picks, truth = [], [], []
     for path in sorted((folder / "micrographs").glob("*.mrc")):
         found = _pick(path, pixel_size, picker, Lens(300.0, 2.7, 0.1))
@@ -105,7 +114,7 @@ def _specimen(
     )
 
 
-def _agreement(folder: Path, pixel_size: float, pickers: Sequence[LogPicker | BlobPicker]) -> None:
+def _agreement(folder: Path, pixel_size: float, pickers: Sequence[Some]) -> None:
     """Print how far apart two pickers put the same particles: they share no error of the truth."""
     gaps = []
     for path in sorted((folder / "micrographs").glob("*.mrc")):
@@ -119,7 +128,7 @@ def _agreement(folder: Path, pixel_size: float, pickers: Sequence[LogPicker | Bl
     )
 
 
-def _empty_fields(folder: Path, picker: LogPicker | BlobPicker) -> None:
+def _empty_fields(folder: Path, picker: Some) -> None:
     everything = []
     for name in _EMPTY:
         counts = [
@@ -134,7 +143,7 @@ def _empty_fields(folder: Path, picker: LogPicker | BlobPicker) -> None:
     )
 
 
-def _noise(count: int, picker: LogPicker | BlobPicker) -> None:
+def _noise(count: int, picker: Some) -> None:
     found = []
     for seed in range(count):
         noise = torch.randn(1024, 1024, generator=torch.Generator().manual_seed(seed))

@@ -23,7 +23,12 @@ from cryopick.picking.network_fit import (
     success,
 )
 from cryopick.picking.network_parameters import NetworkParameters
-from cryopick.picking.network_pick import PickModel, find_centres, pick_network
+from cryopick.picking.network_pick import (
+    PickModel,
+    field_chances,
+    find_centres,
+    pick_network,
+)
 from cryopick.picking.network_training import (
     WINDOW,
     TrainingField,
@@ -159,7 +164,13 @@ def test_a_weak_calibration_is_found() -> None:
     chance = 1 / (1 + np.exp(-(0.5 * logit + 0.7)))
     is_particle = rng.random(len(logit)) < chance
     is_marked = is_particle & (rng.random(len(logit)) < 0.4)
-    found = Found(logit=logit, is_marked=is_marked, n_marked=int(is_marked.sum()), n_fields=1)
+    found = Found(
+        logit=logit,
+        is_marked=is_marked,
+        field=np.zeros(len(logit), int),
+        n_marked=int(is_marked.sum()),
+        n_fields=1,
+    )
     slope, offset = calibrate(found, marked_share=0.4)
     assert slope == pytest.approx(0.5, abs=0.06)
     assert offset == pytest.approx(0.7, abs=0.15)
@@ -175,7 +186,13 @@ def test_success_orders_networks_as_f1_does_when_only_some_particles_are_marked(
         for share in (1.0, 0.3):
             is_marked = truth & (rng.random(4000) < share)
             n_marked = int(is_marked.sum())
-            found = Found(logit=logit, is_marked=is_marked, n_marked=n_marked, n_fields=1)
+            found = Found(
+                logit=logit,
+                is_marked=is_marked,
+                field=np.zeros(len(logit), int),
+                n_marked=n_marked,
+                n_fields=1,
+            )
             values.append(success(found) / share)
     full, partial = values[::2], values[1::2]
     assert full == sorted(full)
@@ -185,6 +202,26 @@ def test_success_orders_networks_as_f1_does_when_only_some_particles_are_marked(
         for t in np.linspace(-1, 4, 101)
     )
     assert full[-1] == pytest.approx(cut**2, rel=0.02)
+
+
+def test_the_peaks_of_a_field_of_noise_are_no_particles() -> None:
+    """A field with half the particles, all or none: the share is found from the peaks alone."""
+    rng = np.random.default_rng(3)
+    prior = 0.3
+
+    def peaks(share: float) -> tuple[np.ndarray, np.ndarray]:
+        is_particle = rng.random(3000) < share
+        logit = np.where(is_particle, 1.5, -1.5) + 1.5 * rng.standard_normal(3000)
+        evidence = 2 * 1.5 * logit / 1.5**2  # logarithm of the ratio of the two densities
+        odds = np.exp(evidence) * prior / (1 - prior)
+        return odds / (1 + odds), is_particle
+
+    for share in (0.02, 0.3, 0.9):
+        chance, is_particle = peaks(share)
+        fair = field_chances(chance, prior=prior)
+        assert fair.mean() == pytest.approx(is_particle.mean(), abs=0.03)
+    chance, _ = peaks(0.0)
+    assert (chance > 0.5).sum() > 100 > 3 > (field_chances(chance, prior=prior) > 0.5).sum()
 
 
 def test_the_threshold_maximises_f1() -> None:
@@ -304,11 +341,13 @@ def test_training_finds_particles(trained: TrainedModel) -> None:
 
 
 def test_a_model_comes_back_from_its_file(tmp_path: Path) -> None:
-    model = PickModel(network=loud(PickNetwork(seed=5)), slope=1.3, offset=-0.4, threshold=0.42)
+    model = PickModel(
+        network=loud(PickNetwork(seed=5)), slope=1.3, offset=-0.4, threshold=0.42, prior=0.3
+    )
     write_model(tmp_path / "m.npz", model, {"seed": 5})
     again, notes = read_model(tmp_path / "m.npz")
     assert notes["seed"] == 5
-    assert (again.slope, again.offset, again.threshold) == (1.3, -0.4, 0.42)
+    assert (again.slope, again.offset, again.threshold, again.prior) == (1.3, -0.4, 0.42, 0.3)
     field = torch.randn(64, 64, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(
         apply_in_tiles(again.network, field, tile=64), apply_in_tiles(model.network, field, tile=64)

@@ -92,7 +92,9 @@ def test_the_threshold_is_that_of_the_model_unless_given(network_project):
 
 
 def quiet_model(path, *, seed=1):
-    model = PickModel(network=PickNetwork(seed=seed), slope=1.0, offset=0.0, threshold=0.5)
+    model = PickModel(
+        network=PickNetwork(seed=seed), slope=1.0, offset=0.0, threshold=0.5, prior=0.5
+    )
     write_model(path, model, {"diameter": 100.0})
     return path
 

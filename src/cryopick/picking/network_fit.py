@@ -18,7 +18,7 @@ from scipy.special import expit
 from cryopick.picking.evaluate import match_picks
 from cryopick.picking.network import PARTICLE, PickNetwork, apply_in_tiles
 from cryopick.picking.network_learner import Learner, LearnerState
-from cryopick.picking.network_pick import PickModel, find_centres
+from cryopick.picking.network_pick import FLOOR, PickModel, field_chances, find_centres
 from cryopick.picking.network_training import TrainingField, TrainingProgress, fit_network
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Look",
     "TrainedModel",
     "calibrate",
+    "chances",
     "find_in_field",
     "fit_model",
     "success",
@@ -55,6 +56,7 @@ class Found:
 
     logit: Floats  # (n,)
     is_marked: Bools  # (n,) matched with a marked particle
+    field: NDArray[np.int64]  # (n,) number of the field, from 0
     n_marked: int  # particles marked in these fields
     n_fields: int
 
@@ -157,12 +159,14 @@ def fit_model(
     found = validate(course.best, held_out, threads=threads)
     marked_share = 1 / (1 + share.value())
     slope, offset = calibrate(found, marked_share=marked_share)
-    chance = expit(slope * found.logit + offset)
+    prior = peak_share(expit(slope * found.logit + offset))
+    chance = chances(found, slope=slope, offset=offset, prior=prior)
     model = PickModel(
         network=course.best,
         slope=slope,
         offset=offset,
         threshold=best_threshold(chance, n_true=found.n_marked / marked_share),
+        prior=prior,
     )
     return TrainedModel(
         model=model,
@@ -305,7 +309,9 @@ def _find_in_fields(
 
 def validate(network: PickNetwork, fields: Sequence[TrainingField], *, threads: int = 1) -> Found:
     """Pick fields and match what is found with what is marked; what is ignored does not count."""
-    logits, marked = [], []
+    logits: list[Floats] = []
+    marked: list[Bools] = []
+    fields_of: list[NDArray[np.int64]] = []
     peaks = _find_in_fields(network, fields, threads)
     for one, (positions, logit) in zip(fields, peaks, strict=True):
         matched = match_picks(
@@ -316,11 +322,13 @@ def validate(network: PickNetwork, fields: Sequence[TrainingField], *, threads: 
         if len(one.ignored) and len(positions):
             away = np.linalg.norm(positions[:, None] - one.ignored[None], axis=2).min(1)
             is_ignored = (away < 0.5 * PARTICLE) & ~is_marked
+        fields_of.append(np.full(int((~is_ignored).sum()), len(logits)))
         logits.append(logit[~is_ignored])
         marked.append(is_marked[~is_ignored])
     return Found(
         logit=np.concatenate(logits),
         is_marked=np.concatenate(marked),
+        field=np.concatenate(fields_of),
         n_marked=sum(len(f.particles) for f in fields),
         n_fields=len(fields),
     )
@@ -375,6 +383,21 @@ def calibrate(found: Found, *, marked_share: float) -> tuple[float, float]:
 
     best = minimize(loss, np.array([1.0, 0.0]), method="Nelder-Mead").x
     return float(max(best[0], 0.05)), float(best[1])
+
+
+def peak_share(chance: Floats) -> float:
+    """Share of particles among the peaks that a picker stores, from their probabilities."""
+    stored = chance[chance > FLOOR]
+    return float(np.clip(stored.mean(), 0.05, 0.95)) if len(stored) else 0.5
+
+
+def chances(found: Found, *, slope: float, offset: float, prior: float) -> Floats:
+    """Give each peak the probability that a picker would give it in its field."""
+    chance = expit(slope * found.logit + offset)
+    for number in np.unique(found.field):
+        mine = (found.field == number) & (chance > FLOOR)
+        chance[mine] = field_chances(chance[mine], prior=prior)
+    return np.asarray(chance)
 
 
 def best_threshold(chance: Floats, *, n_true: float) -> float:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cryopick.image.peaks import local_maxima, suppress_close
@@ -13,9 +15,11 @@ from cryopick.picking.network import MARGIN, PARTICLE, STRIDE, PickNetwork, appl
 from cryopick.picking.network_field import NetworkField, prepare_network_field
 from cryopick.picking.network_parameters import NetworkParameters
 
-__all__ = ["PickModel", "find_centres", "network_bytes", "pick_network"]
+__all__ = ["FLOOR", "PickModel", "field_chances", "find_centres", "network_bytes", "pick_network"]
 
-_FLOOR = 0.01  # probability: peaks below are of no use to anyone
+FLOOR = 0.01  # probability: peaks below are of no use to anyone
+_ROUNDS = 200  # of expectation-maximisation, at most
+_OWN = 1.0  # peaks like those of the calibration that each field is thought to have besides its own
 _AROUND = 2  # grid points about a peak whose ways to the centre are averaged
 
 
@@ -27,6 +31,7 @@ class PickModel:
     slope: float  # calibrated logit = slope * logit + offset
     offset: float
     threshold: float  # probability from which a peak is a pick
+    prior: float  # share of particles among the peaks that it was calibrated on
 
 
 def pick_network(
@@ -48,7 +53,7 @@ def pick_network(
     Returns
     -------
     FieldPicks
-        The figure of merit is the probability of a particle.
+        The figure of merit is the probability of a particle, as `field_chances` has it.
 
     Raises
     ------
@@ -68,6 +73,8 @@ def pick_network(
     distance = parameters.distance / field.search.pixel_size
     searched = field.search.is_searched
     positions, scores = find_centres(chance, answer[1:], searched, min_distance=distance)
+    fair = field_chances(scores.double().cpu().numpy(), prior=model.prior)
+    scores = torch.from_numpy(fair).to(scores)
     best = _full_size(chance, field) if parameters.write_fom_maps else None
     given = parameters.threshold
     return field.search.as_picks(
@@ -77,6 +84,36 @@ def pick_network(
         threshold=model.threshold if given is None else given,
         best=best,
     )
+
+
+def field_chances(chance: NDArray[np.float64], *, prior: float) -> NDArray[np.float64]:
+    """Adjust the probabilities of a field's peaks to how many of them are particles.
+
+    The share of particles among the peaks of this field takes the place of that among the peaks
+    of the calibration; it is found by expectation-maximisation from the probabilities themselves
+    (Saerens, Latinne and Decaestecker, Neural Computation 2002). In a field of noise it falls to
+    nearly 0, and no peak remains likely.
+
+    Parameters
+    ----------
+    chance
+        (n,) calibrated probabilities.
+    prior
+        Share of particles among the peaks of the calibration.
+    """
+    if not len(chance):
+        return chance
+    odds = np.clip(chance, 1e-9, 1 - 1e-9)
+    odds = odds / (1 - odds) * (1 - prior) / prior
+    share = prior
+    for _ in range(_ROUNDS):
+        moved = odds * share / (1 - share)
+        fair = moved / (1 + moved)
+        found = (fair.sum() + _OWN * prior) / (len(fair) + _OWN)
+        if abs(found - share) < 1e-6:
+            break
+        share = min(found, 1 - 1e-6)
+    return np.asarray(fair)
 
 
 def find_centres(
@@ -101,7 +138,7 @@ def find_centres(
         Positions (n, 2), y and x in px of the field, and probabilities (n,), best first.
     """
     scores = torch.where(is_searched[::STRIDE, ::STRIDE], chance, 0.0)
-    pixels = local_maxima(scores, radius=1, floor=_FLOOR)
+    pixels = local_maxima(scores, radius=1, floor=FLOOR)
     positions = _refined(scores, ways, pixels)
     kept = suppress_close(positions.double().cpu().numpy(), min_distance=min_distance)
     index = torch.from_numpy(kept).to(pixels.device)

@@ -34,6 +34,8 @@ _WAY = 0.02  # weight of the way to the centre in the loss, px
 _POSITIVE = 4.0  # weight of what is marked; the calibration takes it out of the logits
 _ON_PARTICLE = 0.6  # share of the windows that are laid about a marked particle
 _SCALES = (0.87, 1.15)
+_SMOOTH_SHARE, _SMOOTH = 0.2, (0.5, 2.5)  # of the windows; px rms
+_CLIP = 6.0  # deviations, as fields are clipped
 
 Points = NDArray[np.float64]
 
@@ -262,9 +264,16 @@ def _vary(image: Tensor, generator: np.random.Generator) -> Tensor:
     depth = generator.uniform(0, 0.35)
     gain = 1 + depth * torch.cos(2 * math.pi * wave * frequency + phase)
     gain = gain * torch.exp(float(generator.uniform(-6, 6)) * frequency.square())
+    is_smooth = generator.random() < _SMOOTH_SHARE  # as if denoised
+    blur = float(generator.uniform(*_SMOOTH)) if is_smooth else 0.0
+    gain = gain * torch.exp(-2 * (math.pi * blur * frequency).square())
     changed = torch.fft.irfft2(torch.fft.rfft2(image) * gain, s=(WINDOW, WINDOW))
     noise = torch.from_numpy(generator.standard_normal((WINDOW, WINDOW), dtype=np.float32))
     gain_of_all = float(np.exp(generator.uniform(-0.2, 0.2)))
+    if is_smooth:
+        spread = 1.4826 * (changed - changed.median()).abs().median()
+        smooth: Tensor = (gain_of_all * changed / spread.clamp_min(0.05)).clamp(-_CLIP, _CLIP)
+        return smooth
     varied: Tensor = gain_of_all * changed + noise * float(generator.uniform(0, 0.4))
     return varied
 

@@ -123,6 +123,6 @@ def model_identity(model: PickModel) -> str:
     for name, array in sorted(model.network.arrays().items()):
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(array, "<f4").data)
-    calibration = np.array([model.slope, model.offset, model.threshold], "<f8")
+    calibration = np.array([model.slope, model.offset, model.threshold, model.prior], "<f8")
     digest.update(calibration.data)
     return digest.hexdigest()[:16]

@@ -55,7 +55,7 @@ def write_model(path: Path, model: PickModel, notes: Mapping[str, Any]) -> None:
         If the file cannot be written.
     """
     arrays = {f"network.{n}": a for n, a in model.network.arrays().items()}
-    arrays["calibration"] = np.array([model.slope, model.offset, model.threshold])
+    arrays["calibration"] = np.array([model.slope, model.offset, model.threshold, model.prior])
     described = {"particle_px": PARTICLE, **notes}
     write_weights(path, Weights(kind=KIND, version=_VERSION, arrays=arrays, notes=described))
 
@@ -66,10 +66,12 @@ def _from_weights(weights: Weights, path: Path) -> tuple[PickModel, dict[str, An
     network = PickNetwork()
     try:
         network.load_arrays(own)
-        slope, offset, threshold = (float(v) for v in weights.arrays["calibration"])
+        slope, offset, threshold, prior = (float(v) for v in weights.arrays["calibration"])
     except (KeyError, RuntimeError, TypeError, ValueError):
         raise FormatError(
             str(path), must="hold the weights of a picking network", got="others", remedy=_REMEDY
         ) from None
-    model = PickModel(network=network.eval(), slope=slope, offset=offset, threshold=threshold)
+    model = PickModel(
+        network=network.eval(), slope=slope, offset=offset, threshold=threshold, prior=prior
+    )
     return model, dict(weights.notes)

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scipy.special import expit
-
 from cryopick.io.atomic import writing
-from cryopick.picking.network_fit import TrainedModel
+from cryopick.picking.network_fit import TrainedModel, chances
 from cryopick.picking.network_parameters import NetworkTrainingParameters
 from cryopick.pipeline.pick_models import write_model
 from cryopick.report.figures import figure_to_png
@@ -86,7 +84,8 @@ def write_training(
     }
     write_model(folder / MODEL, trained.model, notes)
     found = trained.validation
-    chance = expit(trained.model.slope * found.logit + trained.model.offset)
+    model = trained.model
+    chance = chances(found, slope=model.slope, offset=model.offset, prior=model.prior)
     looks = trained.history
     figure = plot_training(
         [look.step for look in looks],
