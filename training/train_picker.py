@@ -25,7 +25,7 @@ from cryopick.picking.network_training import TrainingField, TrainingProgress
 from cryopick.pipeline.pick_models import write_model
 from simulated_fields import draw_fields, make_fields
 
-SETS, STEPS = 300, 4000
+SETS, STEPS = 110, 2600
 _HELD_OUT = 10  # every so many sets
 
 
