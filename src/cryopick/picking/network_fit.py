@@ -238,7 +238,8 @@ class _Course:
     def _since_good(self, looks: Sequence[Look]) -> int:
         """Count looks after the last that is as good as the best, to a few marked particles."""
         n_marked = sum(len(f.particles) for f in self._held_out)
-        least = max(look.success for look in looks) * (1 - min(_CHANCE / max(n_marked, 1), _MOST))
+        chance = min(_CHANCE / max(n_marked, 1), _MOST)
+        least = max(look.success for look in looks) * (1 - chance) ** 2  # hits come squared
         return [look.success >= least for look in reversed(looks)].index(True)
 
     def begin_with(self, network: PickNetwork) -> None:
