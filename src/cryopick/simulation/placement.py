@@ -54,8 +54,8 @@ def place_particles(
     yx, species = _draw_clumps(extent, diameters, clumps, generator)
     n_clumped = len(yx)
     capacity = n_clumped + count
-    places = np.concatenate([yx, np.empty((count, 2))])
-    radii = np.concatenate([diameters[species], np.empty(count)]) * (separation / 2)
+    places = np.concatenate([yx, np.zeros((count, 2))])
+    radii = np.concatenate([diameters[species], np.zeros(count)]) * (separation / 2)
     kinds = np.concatenate([species, np.empty(count, np.int64)])
     filled = n_clumped
     for _ in range(count):
