@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cryopick.cli.console import EXIT_SOME_FAILED, print_result, warn
+from cryopick.cli.console import EXIT_SOME_FAILED, print_result, progress_bar, warn
+from cryopick.execution.parameters import ComputeParameters
+from cryopick.pipeline.picking_ctf_parameters import PickingCtfParameters
 
 if TYPE_CHECKING:
+    from cryopick.pipeline.pickers import Picker
     from cryopick.pipeline.picking import PickingResult
 
 __all__ = [
@@ -19,6 +22,7 @@ __all__ = [
     "Out",
     "Overwrite",
     "PixelSize",
+    "pick_and_tell",
     "tell_picks",
     "warn_of_refused",
 ]
@@ -45,6 +49,43 @@ def warn_of_refused(reasons: Mapping[str, str], folder: Path) -> None:
         warn(f"Refused {name}: {reason}")
     if reasons:
         warn(f"{len(reasons)} micrographs were refused; see {folder / 'failed.star'}.")
+
+
+def pick_and_tell(
+    micrographs: list[str],
+    out: Path,
+    picker: Picker,
+    *,
+    ctf: PickingCtfParameters | None = None,
+    compute: ComputeParameters,
+    pixel_size: float | None,
+    overwrite: bool,
+    is_json: bool,
+    limits: tuple[float, float] | None = None,
+) -> None:
+    """Pick with a bar that shows progress, and tell the result.
+
+    Parameters
+    ----------
+    micrographs, out, picker, ctf, compute, pixel_size, overwrite
+        As `cryopick.pipeline.picking.pick_micrographs` takes them.
+    is_json, limits
+        As for `tell_picks`.
+    """
+    from cryopick.pipeline.picking import pick_micrographs
+
+    with progress_bar("Picking", is_json=is_json) as progress:
+        result = pick_micrographs(
+            micrographs,
+            out,
+            picker=picker,
+            ctf=ctf,
+            compute=compute,
+            pixel_size=pixel_size,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    tell_picks(result, is_json=is_json, limits=limits)
 
 
 def tell_picks(

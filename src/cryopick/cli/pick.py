@@ -14,7 +14,7 @@ from cryopick.cli.micrograph_options import (
     Out,
     Overwrite,
     PixelSize,
-    tell_picks,
+    pick_and_tell,
 )
 from cryopick.cli.options import expand_parameters
 from cryopick.cli.pick_network import add_network_commands
@@ -59,21 +59,18 @@ def pick_log_command(
     they are listed in failed.star.
     """
     from cryopick.pipeline.pickers import LogPicker
-    from cryopick.pipeline.picking import pick_micrographs
 
     picker = LogPicker(parameters=parameters)
-    with progress_bar("Picking", is_json=is_json) as progress:
-        result = pick_micrographs(
-            micrographs,
-            out,
-            picker=picker,
-            ctf=picker.ctf,
-            compute=compute,
-            pixel_size=pixel_size,
-            overwrite=overwrite,
-            progress=progress,
-        )
-    tell_picks(result, is_json=is_json)
+    pick_and_tell(
+        micrographs,
+        out,
+        picker,
+        ctf=picker.ctf,
+        compute=compute,
+        pixel_size=pixel_size,
+        overwrite=overwrite,
+        is_json=is_json,
+    )
 
 
 @pick_app.command("blob")
@@ -97,7 +94,6 @@ def pick_blob_command(
     a pick is its shape, and micrographs without a trusted CTF are searched as if there were no
     lens and counted.
     """
-    from cryopick.pipeline.picking import pick_micrographs
     from cryopick.pipeline.picking_diameter import blob_picker
 
     with progress_bar("Estimating the diameter", is_json=is_json) as progress:
@@ -111,19 +107,18 @@ def pick_blob_command(
             overwrite=overwrite,
             progress=progress,
         )
-    with progress_bar("Picking", is_json=is_json) as progress:
-        result = pick_micrographs(
-            micrographs,
-            out,
-            picker=picker,
-            ctf=ctf,
-            compute=compute,
-            pixel_size=pixel_size,
-            overwrite=overwrite,
-            progress=progress,
-        )
     is_estimated = parameters.min_diameter is None
-    tell_picks(result, is_json=is_json, limits=_limits(picker.parameters) if is_estimated else None)
+    pick_and_tell(
+        micrographs,
+        out,
+        picker,
+        ctf=ctf,
+        compute=compute,
+        pixel_size=pixel_size,
+        overwrite=overwrite,
+        is_json=is_json,
+        limits=_limits(picker.parameters) if is_estimated else None,
+    )
 
 
 def _limits(parameters: BlobParameters) -> tuple[float, float]:
@@ -156,21 +151,18 @@ def pick_template_command(
     Helices and amyloids are not followed.
     """
     from cryopick.pipeline.pickers import make_template_picker
-    from cryopick.pipeline.picking import pick_micrographs
 
     picker = make_template_picker(templates, parameters=parameters)
     n_blank = len(picker.images) - len(picker.numbers)
     if n_blank:
         warn(f"{n_blank} of {len(picker.images)} templates are blank and were left out.")
-    with progress_bar("Picking", is_json=is_json) as progress:
-        result = pick_micrographs(
-            micrographs,
-            out,
-            picker=picker,
-            ctf=ctf,
-            compute=compute,
-            pixel_size=pixel_size,
-            overwrite=overwrite,
-            progress=progress,
-        )
-    tell_picks(result, is_json=is_json)
+    pick_and_tell(
+        micrographs,
+        out,
+        picker,
+        ctf=ctf,
+        compute=compute,
+        pixel_size=pixel_size,
+        overwrite=overwrite,
+        is_json=is_json,
+    )

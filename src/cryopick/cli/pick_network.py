@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cryopick.cli.console import EXIT_SOME_FAILED, print_result, progress_bar, share_bar, warn
+from cryopick.cli.console import EXIT_SOME_FAILED, print_result, share_bar, warn
 from cryopick.cli.micrograph_options import (
     AsJson,
     MicrographFiles,
     Out,
     Overwrite,
     PixelSize,
-    tell_picks,
+    pick_and_tell,
     warn_of_refused,
 )
 from cryopick.cli.options import expand_parameters
@@ -52,11 +52,10 @@ def pick_network_command(
 ) -> None:
     """Find particles with a network: the general one, or one trained on particles of your own.
 
-    The score of a pick is the probability of a particle; all peaks above 0.01 lie in peaks/.
-    Files, resuming and exit codes are those of pick log.
+    The score of a pick is the probability of a particle; all peaks to which the network alone
+    gives 0.01 or more lie in peaks/. Files, resuming and exit codes are those of pick log.
     """
     from cryopick.pipeline.network_picker import make_network_picker
-    from cryopick.pipeline.picking import pick_micrographs
 
     picker = make_network_picker(model, parameters=parameters)
     if picker.is_other_size:
@@ -64,17 +63,15 @@ def pick_network_command(
             f"The model was trained with --diameter {picker.trained_diameter:g}, and knows "
             f"particles at that scale; --diameter is {parameters.diameter:g} now."
         )
-    with progress_bar("Picking", is_json=is_json) as progress:
-        result = pick_micrographs(
-            micrographs,
-            out,
-            picker=picker,
-            compute=compute,
-            pixel_size=pixel_size,
-            overwrite=overwrite,
-            progress=progress,
-        )
-    tell_picks(result, is_json=is_json)
+    pick_and_tell(
+        micrographs,
+        out,
+        picker,
+        compute=compute,
+        pixel_size=pixel_size,
+        overwrite=overwrite,
+        is_json=is_json,
+    )
 
 
 @expand_parameters
