@@ -20,7 +20,14 @@ from scipy.spatial import cKDTree
 from cryopick.checks import require_above, require_shape
 from cryopick.tables.model import require_columns
 
-__all__ = ["Evaluation", "PickScores", "evaluate_picks", "match_picks"]
+__all__ = [
+    "Evaluation",
+    "PickScores",
+    "average_precision",
+    "evaluate_picks",
+    "is_near",
+    "match_picks",
+]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -201,7 +208,7 @@ def _judge(
     radius = tolerance * diameter / pixel_size
     errors = match_picks(picks_xy, fom, truth_xy, radius=radius) * pixel_size
     is_ignored = np.isnan(errors)
-    is_ignored &= _is_near(picks_xy, ignored_xy, radius=_IGNORED_RADIUS * diameter / pixel_size)
+    is_ignored &= is_near(picks_xy, ignored_xy, radius=_IGNORED_RADIUS * diameter / pixel_size)
     return _Outcome(
         fom=fom[~is_ignored],
         errors=errors[~is_ignored],
@@ -210,12 +217,26 @@ def _judge(
     )
 
 
-def _is_near(xy: Floats, others_xy: Floats, *, radius: float) -> Bools:
-    """Tell for each position whether any of the others lies within `radius`, px."""
+def is_near(xy: Floats, others_xy: Floats, *, radius: float) -> Bools:
+    """Tell for each position (n, 2) whether any of the others (m, 2) lies within `radius`, px."""
     if not len(xy) or not len(others_xy):
         return np.zeros(len(xy), bool)
     distances, _ = cKDTree(others_xy).query(xy)
     return np.asarray(distances <= radius)
+
+
+def average_precision(is_match: Bools, *, n_truth: int) -> float:
+    """Area under the steps of precision over recall.
+
+    Parameters
+    ----------
+    is_match
+        (n,) whether each pick is right, best score first.
+    n_truth
+        Particles there are; those never found count 0.
+    """
+    precision = np.cumsum(is_match) / np.arange(1, len(is_match) + 1)
+    return float((precision * is_match).sum() / max(n_truth, 1))
 
 
 def _positions(rows: pd.DataFrame) -> dict[str, Floats]:
@@ -254,7 +275,7 @@ def _score(outcome: _Outcome) -> tuple[PickScores, pd.DataFrame]:
         f1=float(f1[-1]) if len(fom) else 0.0,
         best_f1=float(f1[best]) if len(fom) else 0.0,
         best_threshold=_finite(fom[order][best]) if len(fom) else None,
-        average_precision=float((precision * is_match).sum() / max(n_truth, 1)),
+        average_precision=average_precision(is_match, n_truth=n_truth),
         centring_error=float(np.nanmean(errors)) if n_matched else None,
     )
     return scores, curve

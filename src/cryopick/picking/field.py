@@ -14,7 +14,7 @@ from cryopick.errors import DataError
 from cryopick.image.fourier import fourier_resize, good_size
 from cryopick.picking.field_masks import damaged_borders
 
-__all__ = ["WorkingField", "prepare_field", "require_usable"]
+__all__ = ["WorkingField", "prepare_field", "require_usable", "robust_moments"]
 
 _CLIP = 6.0  # robust standard deviations: hot pixels and dead columns must not ring
 _MARGIN = 8  # working px of mirrored field around it
@@ -92,7 +92,9 @@ def prepare_field(
     """
     require_shape(micrograph, "y x", name="micrograph")
     require_usable(micrograph)
-    center, spread = _robust_moments(micrograph)
+    center, spread = robust_moments(micrograph)
+    if spread == 0:
+        spread = micrograph.to(torch.float32).std()
     image = micrograph.to(torch.float32, copy=True)
     image.sub_(center).mul_(1 / spread).clamp_(-_CLIP, _CLIP)  # in place: memory is the limit
     borders = damaged_borders(image)
@@ -134,14 +136,15 @@ def prepare_field(
     )
 
 
-def _robust_moments(micrograph: Tensor) -> tuple[Tensor, Tensor]:
+def robust_moments(micrograph: Tensor) -> tuple[Tensor, Tensor]:
+    """Median of a field (y, x), and its robust standard deviation, from a sample of its pixels.
+
+    The deviation is 0 where more than half of the pixels are equal.
+    """
     step = max(1, micrograph.numel() // _SAMPLES) | 1  # odd, so that it walks over all columns
     sample = micrograph.reshape(-1)[::step].to(torch.float32)
     center = sample.median()
-    spread = 1.4826 * (sample - center).abs().median()
-    if spread == 0:  # more than half of the pixels are equal
-        spread = micrograph.to(torch.float32).std()
-    return center, spread
+    return center, 1.4826 * (sample - center).abs().median()
 
 
 def _shrunk(size: int, factor: float) -> int:

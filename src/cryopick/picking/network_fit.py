@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from cryopick.picking.evaluate import match_picks
+from cryopick.picking.evaluate import average_precision, is_near, match_picks
 from cryopick.picking.network import PARTICLE, PickNetwork, apply_in_tiles
 from cryopick.picking.network_learner import Learner, LearnerState
 from cryopick.picking.network_pick import FLOOR, PickModel, field_chances, find_centres
@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 _MATCH = 0.3  # diameters
+_IGNORED = 0.5  # diameters: the peak lies on what is ignored
 _APART = 0.7  # diameters between two picks
 _TILE = 1024
 _CHANCE = 2.0  # marked particles that a network finds by chance where an equal one does not
@@ -319,10 +320,7 @@ def validate(network: PickNetwork, fields: Sequence[TrainingField], *, threads: 
             positions[:, ::-1], logit, one.particles[:, ::-1], radius=_MATCH * PARTICLE
         )
         is_marked = np.isfinite(matched)
-        is_ignored = np.zeros(len(positions), bool)
-        if len(one.ignored) and len(positions):
-            away = np.linalg.norm(positions[:, None] - one.ignored[None], axis=2).min(1)
-            is_ignored = (away < 0.5 * PARTICLE) & ~is_marked
+        is_ignored = is_near(positions, one.ignored, radius=_IGNORED * PARTICLE) & ~is_marked
         fields_of.append(np.full(int((~is_ignored).sum()), len(logits)))
         logits.append(logit[~is_ignored])
         marked.append(is_marked[~is_ignored])
@@ -337,9 +335,7 @@ def validate(network: PickNetwork, fields: Sequence[TrainingField], *, threads: 
 
 def _average_precision(found: Found) -> float:
     order = np.argsort(-found.logit, kind="stable")
-    hit = found.is_marked[order]
-    precision = np.cumsum(hit) / np.arange(1, len(hit) + 1)
-    return float((precision * hit).sum() / max(found.n_marked, 1))
+    return average_precision(found.is_marked[order], n_truth=found.n_marked)
 
 
 def success(found: Found) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 from cryopick.checks import require_shape
 from cryopick.errors import DataError
 from cryopick.image.fourier import fourier_resize
-from cryopick.picking.field import require_usable
+from cryopick.picking.field import require_usable, robust_moments
 from cryopick.picking.field_picks import FieldPicks
 from cryopick.picking.search_field import prepare_search
 
@@ -25,7 +25,6 @@ __all__ = [
 ]
 
 _CLIP = 10.0  # robust standard deviations: hot pixels must not ring
-_SAMPLES = 1 << 16  # pixels that suffice for a median
 _MASK_PIXELS = 12  # across a particle, for the mask
 _UNEVEN = 1.02  # a field this much coarser than the others may stay as it is
 
@@ -111,11 +110,8 @@ def shrink_for_topaz(
     """
     require_shape(micrograph, "y x", name="micrograph")
     require_usable(micrograph)
-    image = micrograph.to(torch.float32)
-    sample = image.reshape(-1)[:: max(1, image.numel() // _SAMPLES) | 1]
-    center = sample.median()
-    spread = 1.4826 * (sample - center).abs().median()
-    image = image - center
+    center, spread = robust_moments(micrograph)
+    image = micrograph.to(torch.float32) - center
     if spread > 0:
         image = image.clamp(-_CLIP * spread, _CLIP * spread)
     image = fourier_resize(image, shape=shape)
