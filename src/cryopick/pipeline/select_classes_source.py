@@ -55,9 +55,7 @@ class ClassSource:
         """Particles that fit each class best, (k,); NaN in a bare stack."""
         if self.run is None:
             return np.full(len(self.averages), np.nan)
-        numbers = self.run.particles.rows["class_number"].to_numpy(np.int64)
-        length = len(self.averages) + 1
-        return np.bincount(numbers, minlength=length)[1:length].astype(np.float64)
+        return self.run.member_counts.astype(np.float64)
 
     @property
     def files(self) -> list[Path]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cryopick.checks import require_shape
 from cryopick.selection.class_images import find_mask_radius, make_pictures
-from cryopick.selection.class_looks import LOOKS, describe_looks
+from cryopick.selection.class_looks import LOOKS, describe_looks, typical_value
 from cryopick.selection.class_scores import ClassInputs
 from cryopick.tables.classification import Classification
 
@@ -84,7 +84,7 @@ def class_inputs(
     resolution = np.full(len(images), np.nan)
     if classification is not None:
         diameter = 2 * radius * classification.model.pixel_size
-        counts = _particle_counts(classification)
+        counts = classification.member_counts.astype(np.float64)
         resolution = _resolutions(classification)
         for name, values in _run_features(classification, counts, resolution, diameter).items():
             table[name] = values
@@ -106,11 +106,6 @@ def _mask_radius(
     if mask_diameter is None or not pixel_size:
         return find_mask_radius(images)
     return min(mask_diameter / (2 * pixel_size), images.shape[-1] / 2)
-
-
-def _particle_counts(run: Classification) -> Floats:
-    numbers = run.particles.rows["class_number"].to_numpy(np.int64)
-    return np.bincount(numbers, minlength=run.n_classes + 1)[1:].astype(np.float64)
 
 
 def _resolutions(run: Classification) -> Floats:
@@ -151,10 +146,7 @@ def _relative(values: Floats, counts: Floats) -> Floats:
     known = np.isfinite(values) & (counts > 0)
     if not known.any():
         return np.full_like(values, np.nan)
-    order = np.argsort(values[known], kind="stable")
-    weight = np.cumsum(counts[known][order])
-    middle = int(np.searchsorted(weight, weight[-1] / 2))
-    return np.asarray(values - values[known][order][middle])
+    return np.asarray(values - typical_value(values[known], counts[known]))
 
 
 def _is_ours(run: Classification) -> bool:

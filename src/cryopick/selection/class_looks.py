@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cryopick.selection.class_images import MASK_RADIUS, ClassPictures
 
-__all__ = ["LOOKS", "describe_looks"]
+__all__ = ["LOOKS", "describe_looks", "typical_value"]
 
 LOOKS: Final[Mapping[str, tuple[str, ...]]] = {
     "contrast": ("contrast", "amplitude_in_run", "skewness", "kurtosis"),
@@ -172,9 +172,19 @@ def _amplitude(deviation: Floats, counts: Floats) -> Floats:
     known = deviation > 0
     if not known.any():
         return np.full(len(deviation), np.nan)
-    weights = np.where(np.isfinite(counts), counts, 1.0)[known]
-    order = np.argsort(deviation[known], kind="stable")
-    total = np.cumsum(weights[order])
-    middle = int(np.searchsorted(total, total[-1] / 2)) if total[-1] > 0 else len(order) // 2
+    weights = np.where(np.isfinite(counts), counts, 1.0)
     with np.errstate(divide="ignore"):
-        return np.asarray(np.log(deviation / deviation[known][order][middle]))
+        return np.asarray(np.log(deviation / typical_value(deviation[known], weights[known])))
+
+
+def typical_value(values: Floats, weights: Floats) -> float:
+    """Value of the typical particle: the median of classes, weighted by their members.
+
+    Parameters
+    ----------
+    values, weights
+        (n,), at least one, finite.
+    """
+    order = np.argsort(values, kind="stable")
+    total = np.cumsum(weights[order])
+    return float(values[order][int(np.searchsorted(total, total[-1] / 2))])

@@ -134,7 +134,7 @@ class ClassNetwork(nn.Module):
         """All weights by name."""
         return {
             n: v.detach().cpu().contiguous().numpy().astype(np.float32)
-            for n, v in self._own().items()
+            for n, v in self.state_dict().items()
         }
 
     def load_arrays(self, arrays: Mapping[str, NDArray[np.floating]]) -> None:
@@ -146,6 +146,3 @@ class ClassNetwork(nn.Module):
             If one is missing, too many, or of another shape.
         """
         self.load_state_dict({n: torch.from_numpy(np.array(a)) for n, a in arrays.items()})
-
-    def _own(self) -> dict[str, Tensor]:
-        return dict(self.state_dict())

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from cryopick.errors import TableError
 from cryopick.tables.model import Particles, require_columns
@@ -158,6 +159,12 @@ class Classification:
     def n_classes(self) -> int:
         """Number of classes, empty ones included."""
         return len(self.classes)
+
+    @property
+    def member_counts(self) -> NDArray[np.int64]:
+        """Particles that fit each class best, (n_classes,)."""
+        numbers = self.particles.rows["class_number"].to_numpy(np.int64)
+        return np.bincount(numbers, minlength=self.n_classes + 1)[1:]
 
 
 def _check_numbers(numbers: pd.Series, first: int, last: int, name: str) -> None:
