@@ -33,7 +33,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.stats import rankdata
 
 from class2d import RELION_3, STACK_OPTIONS
 from class2d_runs import Table, measured
@@ -42,6 +41,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 from cryopick.pipeline.class2d_references import averages_of_run
 from cryopick.report.calibration_chart import draw_calibration
 from cryopick.report.figures import figure_to_png
+from cryopick.selection.class_agreement import measure_agreement
 from cryopick.selection.class_features import class_inputs
 from cryopick.selection.class_network import SCORE_FLOOR
 from cryopick.selection.class_scorer import ClassScorer, read_scorer, score_classes
@@ -220,9 +220,9 @@ def _measures(judged: list[tuple[pd.DataFrame, dict[str, int]]]) -> dict[str, An
 
 def _auc(score: NDArray[np.float64], is_good: NDArray[np.bool_]) -> float:
     """Chance that a good class scores above a junk one; ties count a half."""
-    n_good, n_junk = int(is_good.sum()), int((~is_good).sum())
-    wins = rankdata(score)[is_good].sum() - n_good * (n_good + 1) / 2
-    return float(wins / (n_good * n_junk)) if n_good and n_junk else float("nan")
+    if is_good.all() or not is_good.any():
+        return float("nan")
+    return measure_agreement(score, is_good, np.ones(len(score))).auc
 
 
 def _select(given: argparse.Namespace, classes: Path, out: Path) -> None:

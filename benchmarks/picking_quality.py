@@ -38,7 +38,6 @@ _SPECIMENS = (  # folder, A/px, smallest and largest diameter sought, diameter o
     ("apoferritin", 1.5, 110.0, 140.0, 125.0),
     ("beta_galactosidase", 7.08, 130.0, 180.0, 160.0),
 )
-_MODEL: Path | None = None  # the general one
 _EMPTY = ("empty_no_ice", "empty_ice_no_particles_but_vitreous_ice", "crystalline_ice")
 
 
@@ -50,24 +49,22 @@ def main() -> None:
     options.add_argument("--noise-fields", type=int, default=20)
     options.add_argument("--model", type=Path, help="Of the network, instead of the general one.")
     given = options.parse_args()
-    global _MODEL
-    _MODEL = given.model
     torch.set_num_threads(1)
     for folder, pixel_size, smallest, largest, diameter in _SPECIMENS:
-        for picker in _pickers(smallest, largest):
+        for picker in _pickers(smallest, largest, given.model):
             _specimen(given.data / folder, pixel_size, picker, diameter)
-        _agreement(given.data / folder, pixel_size, _pickers(smallest, largest)[1:3])
-    for picker in _pickers(150, 150):
+        _agreement(given.data / folder, pixel_size, _pickers(smallest, largest, given.model)[1:3])
+    for picker in _pickers(150, 150, given.model):
         _empty_fields(given.data / "junk_micrographs", picker)
-    for picker in _pickers(150, 180):
+    for picker in _pickers(150, 180, given.model):
         _noise(given.noise_fields, picker)
 
 
-def _pickers(smallest: float, largest: float) -> list[Some]:
+def _pickers(smallest: float, largest: float, model: Path | None) -> list[Some]:
     limits = {"min_diameter": smallest, "max_diameter": largest}
     middle = NetworkParameters(diameter=(smallest + largest) / 2)
     return [
-        make_network_picker(_MODEL, parameters=middle),
+        make_network_picker(model, parameters=middle),
         BlobPicker(parameters=BlobParameters(**limits)),
         LogPicker(parameters=LogParameters(**limits)),
         LogPicker(parameters=LogParameters(**limits, mode="relion")),
