@@ -15,9 +15,13 @@ from cryopick.errors import OutputError
 
 __all__ = [
     "aside_path",
+    "commit_file",
+    "find_leftovers",
+    "is_alive",
     "make_folder",
     "output_errors",
     "remove_leftovers",
+    "sync_folder",
     "write_json",
     "write_text",
     "writing",
@@ -72,7 +76,7 @@ def output_errors(path: Path, *, option: str = "--out") -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a file beside `path`; on success flush it to disk and rename it to `path`.
+    """Open a file beside `path`; on success commit it as `path`.
 
     A reader never sees half a file, and a failed write leaves the old one alone.
 
@@ -89,10 +93,39 @@ def writing(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
             with aside.open(mode) as handle:
                 yield handle
                 handle.flush()
-                os.fsync(handle.fileno())
-            aside.replace(path)
+            commit_file(aside, path)
         finally:
             aside.unlink(missing_ok=True)
+
+
+def commit_file(aside: Path, path: Path) -> None:
+    """Give a file its name so that it is whole under it, even if the power fails.
+
+    The bytes reach the disk before the name does, and the name before this function returns.
+
+    Parameters
+    ----------
+    aside
+        A file that is written and closed, in the folder of `path`.
+    path
+        What it is called from now on; a file of that name is replaced.
+    """
+    with aside.open("rb") as handle:
+        os.fsync(handle.fileno())
+    aside.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Write the names in a folder to disk, where its file system can."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF):
+            raise
+    finally:
+        os.close(handle)
 
 
 def aside_path(path: Path) -> Path:
@@ -115,13 +148,31 @@ def remove_leftovers(folder: Path) -> None:
         here = Path(where)
         folders[:] = [f for f in folders if not (here / f / "job.json").exists()]
         for name in files:
-            match = _LEFTOVER.fullmatch(name)
-            if match and not _is_alive(int(match[1])):
+            if _is_leftover(name):
                 with contextlib.suppress(OSError):
                     (here / name).unlink()
 
 
-def _is_alive(process: int) -> bool:
+def find_leftovers(folder: Path) -> Iterator[Path]:
+    """List what killed processes had not finished writing, at any depth below a folder."""
+    for where, folders, files in os.walk(folder):
+        folders.sort()
+        yield from (Path(where) / name for name in sorted(files) if _is_leftover(name))
+
+
+def _is_leftover(name: str) -> bool:
+    match = _LEFTOVER.fullmatch(name)
+    return match is not None and not is_alive(int(match[1]))
+
+
+def is_alive(process: int) -> bool:
+    """Tell whether a process of this machine lives; a zombie does not.
+
+    Parameters
+    ----------
+    process
+        Its number.
+    """
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

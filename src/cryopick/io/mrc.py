@@ -9,7 +9,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import math
-import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from cryopick.errors import FormatError, OutputError, ShapeError
-from cryopick.io.atomic import aside_path, output_errors
+from cryopick.io.atomic import aside_path, commit_file, output_errors
 
 __all__ = [
     "MrcHeader",
@@ -272,7 +271,7 @@ def write_mrc(path: Path, pixels: NDArray[Any], *, pixel_size: float) -> None:
                     if path.suffix == ".mrcs" and data.ndim == 3:
                         mrc.set_image_stack()
                     mrc.voxel_size = pixel_size
-            aside.replace(path)
+            commit_file(aside, path)
         finally:
             aside.unlink(missing_ok=True)
 
@@ -380,10 +379,8 @@ class MrcStackWriter:
             )
         self._handle.seek(0)
         self._handle.write(self._header())
-        self._handle.flush()
-        os.fsync(self._handle.fileno())
         self._handle.close()
-        self._aside.replace(self._path)
+        commit_file(self._aside, self._path)
 
     def _header(self) -> bytes:
         size = self._box_size

@@ -18,7 +18,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from cryopick.errors import FormatError
-from cryopick.io.atomic import aside_path, output_errors
+from cryopick.io.atomic import aside_path, commit_file, output_errors
 
 __all__ = ["ScipionSet", "read_item_class", "read_scipion_set", "write_scipion_set"]
 
@@ -178,7 +178,7 @@ def write_scipion_set(
                     [(key, str(value)) for key, value in {**own, **properties}.items()],
                 )
                 _insert(connection, attributes, values, n_items)
-            aside.replace(path)
+            commit_file(aside, path)
         except sqlite3.OperationalError as error:
             raise OSError(28 if "full" in str(error) else 13, str(error)) from error
         finally:

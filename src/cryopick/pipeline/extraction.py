@@ -16,7 +16,7 @@ from cryopick.errors import CryopickError, TableError
 from cryopick.execution.local import make_executor
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.extraction.extraction_parameters import ExtractionParameters
-from cryopick.io.atomic import aside_path, output_errors
+from cryopick.io.atomic import aside_path, commit_file, output_errors
 from cryopick.io.micrograph import read_micrograph_size
 from cryopick.pipeline.extraction_field import (
     FieldCtf,
@@ -264,4 +264,4 @@ def _write_parts(path: Path, plan: ExtractionPlan, records: Sequence[Record]) ->
                 aside = aside_path(part)
                 with output_errors(part):
                     aside.write_bytes(start + b"".join(itertools.islice(rows, count)) + b"\n")
-                    aside.replace(part)
+                    commit_file(aside, part)
