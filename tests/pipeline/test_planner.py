@@ -1,0 +1,200 @@
+"""The planner: pure, complete, and linear in events."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import replace
+
+import pytest
+
+from cryopick.pipeline.planner import (
+    Broke,
+    Changed,
+    Event,
+    Finish,
+    Halt,
+    Instruction,
+    Listed,
+    Made,
+    Make,
+    PlannerState,
+    Process,
+    Processed,
+    Step,
+    begin,
+    plan,
+)
+
+GRAPH = (
+    Step(name="ctf", digest="1"),
+    Step(name="first_picks", digest="1", needs=("ctf",), first=4),
+    Step(name="first_particles", digest="1", needs=("first_picks",)),
+    Step(name="first_classes", digest="1", needs=("first_particles",), is_set=True),
+    Step(name="training", digest="1", needs=("first_classes", "ctf"), is_set=True),
+    Step(name="picks", digest="1", needs=("ctf", "training")),
+    Step(name="particles", digest="1", needs=("picks",)),
+    Step(name="classes", digest="1", needs=("particles",), is_set=True),
+)
+NO_CTF_NEEDED = tuple(
+    replace(s, needs=("first_classes",)) if s.name == "training" else s for s in GRAPH
+)
+
+
+def answer(instruction: Instruction, *, tag: str = "") -> Event:
+    """What a runner says when all goes well; contents follow from what was asked."""
+    match instruction:
+        case Process():
+            content = f"{instruction.identity}:{instruction.stop}{tag}"
+            return Processed(
+                step=instruction.step,
+                identity=instruction.identity,
+                stop=instruction.stop,
+                content=content,
+            )
+        case Make():
+            content = f"{instruction.identity}{tag}"
+            return Made(step=instruction.step, identity=instruction.identity, content=content)
+    raise AssertionError(instruction)
+
+
+def drive(
+    state: PlannerState, event: Event, *, draw: random.Random | None = None
+) -> tuple[PlannerState, list[Instruction]]:
+    """Carry out all that is asked, in order or in any order."""
+    state, waiting = plan(state, event)
+    queue, done = list(waiting), list[Instruction]()
+    while queue:
+        instruction = queue.pop(draw.randrange(len(queue)) if draw else 0)
+        done.append(instruction)
+        if isinstance(instruction, Finish | Halt):
+            continue
+        state, more = plan(state, answer(instruction))
+        queue += more
+    return state, done
+
+
+def names(done: list[Instruction]) -> list[str]:
+    return [d.step for d in done if not isinstance(d, Finish)]
+
+
+def test_a_batch_runs_every_step_once_in_order() -> None:
+    state, done = drive(begin(GRAPH), Listed(count=12, is_closed=True))
+    assert names(done) == [s.name for s in GRAPH]
+    assert isinstance(done[-1], Finish)
+    assert state.is_over
+    spans = {d.step: (d.start, d.stop) for d in done if isinstance(d, Process)}
+    assert spans["ctf"] == spans["picks"] == (0, 12)
+    assert spans["first_picks"] == spans["first_particles"] == (0, 4)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_order_of_answers_changes_no_result(seed: int) -> None:
+    straight, _ = drive(begin(GRAPH), Listed(count=12, is_closed=True))
+    shuffled, _ = drive(begin(GRAPH), Listed(count=12, is_closed=True), draw=random.Random(seed))
+    assert straight.steps == shuffled.steps
+
+
+def test_one_micrograph_at_a_time_ends_where_a_batch_ends() -> None:
+    batch, _ = drive(begin(GRAPH), Listed(count=12, is_closed=True))
+    state = begin(GRAPH)
+    for count in range(1, 13):
+        state, _ = drive(state, Listed(count=count, is_closed=count == 12))
+    assert {n: s.identity for n, s in state.steps.items()} == {
+        n: s.identity for n, s in batch.steps.items()
+    }
+    assert state.is_over
+
+
+def test_the_first_classes_are_made_while_micrographs_still_come() -> None:
+    state, done = drive(begin(NO_CTF_NEEDED), Listed(count=5, is_closed=False))
+    assert names(done)[-3:] == ["training", "picks", "particles"]
+    assert not state.is_over
+    state, done = drive(state, Listed(count=7, is_closed=False))
+    assert names(done) == ["ctf", "picks", "particles"]  # no classes, no training again
+
+
+def test_a_changed_parameter_redoes_only_what_follows() -> None:
+    state, _ = drive(begin(GRAPH), Listed(count=12, is_closed=True))
+    changed = tuple(replace(s, digest="2") if s.name == "particles" else s for s in GRAPH)
+    state, done = drive(state, Changed(graph=changed))
+    assert names(done) == ["particles", "classes"]
+    state, done = drive(state, Changed(graph=changed))
+    assert names(done) == []
+    state, done = drive(state, Changed(graph=GRAPH))
+    assert names(done) == ["particles", "classes"]
+
+
+def test_an_equal_result_of_a_changed_step_stops_the_change() -> None:
+    """A set is made again only if the content of what it is made from has changed."""
+    state, _ = drive(begin(GRAPH), Listed(count=12, is_closed=True))
+    changed = tuple(replace(s, digest="2") if s.name == "first_classes" else s for s in GRAPH)
+    before = state.of("first_classes").content
+    state, (make,) = plan(state, Changed(graph=changed))
+    assert isinstance(make, Make)
+    state, following = plan(
+        state, Made(step="first_classes", identity=make.identity, content=before)
+    )
+    assert following == (Finish(),)
+
+
+def test_news_of_superseded_results_pass() -> None:
+    state, (first,) = plan(begin(GRAPH), Listed(count=2, is_closed=True))
+    changed = tuple(replace(s, digest="2") if s.name == "ctf" else s for s in GRAPH)
+    state, (second,) = plan(state, Changed(graph=changed))
+    assert isinstance(second, Process)
+    assert second.step == "ctf"
+    late, nothing = plan(state, answer(first))
+    assert not nothing
+    assert late.of("ctf").finished == 0
+
+
+def test_a_failure_halts_what_needs_it_and_nothing_else() -> None:
+    graph = (
+        Step(name="a", digest=""),
+        Step(name="b", digest="", needs=("a",)),
+        Step(name="c", digest=""),
+    )
+    state, both = plan(begin(graph), Listed(count=1, is_closed=True))
+    assert [d.step for d in both if isinstance(d, Process)] == ["a", "c"]
+    state, nothing = plan(state, Broke(step="a", identity=both[0].identity, error="no"))  # type: ignore[union-attr]
+    assert not nothing  # c is still at work
+    state, (halt,) = plan(state, answer(both[1]))
+    assert halt == Halt(step="a", reason="no")
+
+
+def test_a_result_that_ends_the_run_is_told_with_its_reason() -> None:
+    state, (make,) = plan(
+        begin((Step(name="a", digest="", is_set=True),)), Listed(count=1, is_closed=True)
+    )
+    assert isinstance(make, Make)
+    event = Made(step="a", identity=make.identity, content="x", halt="no class is good")
+    assert plan(state, event)[1] == (Halt(step="a", reason="no class is good"),)
+
+
+def test_the_past_is_never_changed() -> None:
+    """Each state can be gone on from twice, with the same outcome."""
+    state, _ = plan(begin(GRAPH), Listed(count=3, is_closed=True))
+    once = drive(state, Listed(count=5, is_closed=True))
+    assert drive(state, Listed(count=5, is_closed=True)) == once
+
+
+def test_steps_out_of_order_are_refused() -> None:
+    with pytest.raises(ValueError, match="comes before"):
+        begin((Step(name="b", digest="", needs=("a",)), Step(name="a", digest="")))
+
+
+def test_50000_fields_replay_in_less_than_a_millisecond_an_event() -> None:
+    state = begin(NO_CTF_NEEDED)
+    events, start = 0, time.process_time()
+    for count in range(1, 5001):
+        state, waiting = plan(state, Listed(count=count, is_closed=False))
+        queue = list(waiting)
+        while queue:
+            state, more = plan(state, answer(queue.pop(0)))
+            queue += more
+            events += 1
+        events += 1
+    each = (time.process_time() - start) / events
+    assert events > 15000
+    assert each < 1e-3
