@@ -2,9 +2,10 @@
 
     python training/train_picker.py --work WORK --out src/cryopick/picking/general_picker.npz
 
-Simulates fields of random particles (`simulated_fields.py`), trains on nine tenths of them, and
-validates, calibrates and sets the threshold on the rest. Fields that are in --work from before are
-not made again. The same seed gives the same weights on the same kind of machine.
+Simulates fields of random particles (`simulated_fields.py`) and fields without any
+(`empty_fields.py`), trains on nine tenths of them, and validates, calibrates and sets the threshold
+on the rest. Fields that are in --work from before are not made again. The same seed gives the same
+weights on the same kind of machine.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from cryopick.picking.network import PickNetwork
 from cryopick.picking.network_fit import fit_model
 from cryopick.picking.network_training import TrainingField, TrainingProgress
 from cryopick.pipeline.pick_models import write_model
+from empty_fields import make_empty_field
 from simulated_fields import draw_fields, make_fields
 
-SETS, STEPS = 110, 2600
-_HELD_OUT = 10  # every so many sets
+SETS, EMPTY, STEPS = 110, 90, 2600
+_HELD_OUT = 10  # every so many
 
 
 def main() -> None:
@@ -34,12 +36,13 @@ def main() -> None:
     options.add_argument("--work", type=Path, required=True, help="Folder for simulated fields.")
     options.add_argument("--out", type=Path, required=True, help="File of weights to write.")
     options.add_argument("--sets", type=int, default=SETS)
+    options.add_argument("--empty", type=int, default=EMPTY, help="Fields without particles.")
     options.add_argument("--steps", type=int, default=STEPS)
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     given = options.parse_args()
     start = time.perf_counter()
-    fields, held_out = load_fields(given.work, given.sets, given.seed, given.workers)
+    fields, held_out = load_fields(given.work, given.sets, given.empty, given.seed, given.workers)
     print(f"{len(fields)} fields after {time.perf_counter() - start:.0f} s", flush=True)
 
     def report(progress: TrainingProgress, precision: float) -> None:
@@ -76,28 +79,33 @@ def main() -> None:
 
 
 def load_fields(
-    work: Path, sets: int, seed: int, workers: int
+    work: Path, sets: int, empty: int, seed: int, workers: int
 ) -> tuple[list[TrainingField], list[TrainingField]]:
-    """Make the sets that are missing, and read all: those to learn from, and those held out."""
+    """Make the fields that are missing, and read all: to learn from, and those held out."""
     work.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
     start = time.perf_counter()
     fields: list[TrainingField] = []
     held_out: list[TrainingField] = []
+    numbers = [("set", n) for n in range(sets)] + [("empty", n) for n in range(empty)]
     with context.Pool(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        paths = pool.imap(partial(_make, work=work, seed=seed), range(sets))
-        for number, path in enumerate(paths):
+        paths = pool.imap(partial(_make, work=work, seed=seed), numbers)
+        for (kind, number), path in zip(numbers, paths, strict=True):
             (held_out if number % _HELD_OUT == 0 else fields).extend(_load(path))
-            if number % 10 == 9:
+            if kind == "set" and number % 10 == 9:
                 left = (time.perf_counter() - start) / (number + 1) * (sets - number - 1)
                 print(f"{number + 1} of {sets} sets, {left:.0f} s left", flush=True)
     return fields, held_out
 
 
-def _make(number: int, *, work: Path, seed: int) -> Path:
-    path = work / f"set_{number:05d}.npz"
+def _make(which: tuple[str, int], *, work: Path, seed: int) -> Path:
+    kind, number = which
+    path = work / f"{kind}_{number:05d}.npz"
     if not path.exists():
-        made = make_fields(draw_fields(number, seed=seed))
+        if kind == "empty":
+            made = [make_empty_field(number, seed=seed)]
+        else:
+            made = make_fields(draw_fields(number, seed=seed))
         arrays = {}
         for place, one in enumerate(made):
             arrays[f"{place}.image"] = one.image.numpy().astype(np.float16)
