@@ -20,14 +20,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any, Self
 
-from cryopick import __version__
 from cryopick.errors import OutputError, ProjectError
 from cryopick.execution.local import Executor
 from cryopick.io.atomic import make_folder, output_errors, remove_leftovers, write_json
+from cryopick.pipeline.versions import known_versions
 
 __all__ = ["Job", "ProgressCallback", "Record", "Task", "identity_of"]
 
@@ -37,7 +36,6 @@ _SCHEMA = 1
 _STAMP = r"(?:\d+:\d+|missing)"  # of one file, by `identity_of`
 _STAMPS = re.compile(rf" \({_STAMP}(?: {_STAMP})*\)")
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-_LIBRARIES = ("torch", "numpy", "scipy", "pandas", "mrcfile")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,7 +327,7 @@ class Job:
             "parameters": self.parameters,
             "inputs": self.inputs,
             "results": self.results,
-            "versions": _versions(),
+            "versions": known_versions(),
             "host": platform.node(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self._started)),
             "seconds": round(now - self._started, 3),
@@ -357,13 +355,3 @@ def _append(ledger: IO[bytes], record: Record) -> None:
 
 def _files_of(record: Record) -> list[str]:
     return list(record.summary.get("files", ()))
-
-
-def _versions() -> dict[str, str]:
-    found = {"cryopick": __version__, "python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
