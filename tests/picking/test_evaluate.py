@@ -138,7 +138,11 @@ def test_the_curve_has_no_row_for_an_ignored_pick():
 
     curve = score(picks, table([[0, 0]]), ignored=table([[100, 0]])).curve
 
-    assert curve.to_numpy().tolist() == [[2, 0, 0], [1, 1 / 2, 1]]
+    assert curve[["threshold", "precision", "recall"]].to_numpy().tolist() == [
+        [2, 0, 0],
+        [1, 1 / 2, 1],
+    ]
+    assert curve["is_right"].tolist() == [False, True]
 
 
 def test_ignored_reaches_half_a_diameter_on_the_same_micrograph():

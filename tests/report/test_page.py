@@ -20,10 +20,10 @@ from cryopick.report.blocks import (
 from cryopick.report.figures import (
     plot_defocus,
     plot_diameters,
+    plot_histogram,
     plot_picks_per_micrograph,
     plot_picks_versus,
     plot_precision_recall,
-    plot_scores,
     score_colours,
 )
 from cryopick.report.page import Fact, Section, make_page
@@ -76,9 +76,7 @@ def whole_page():
             title="Scores",
             lead="How sure.",
             blocks=[
-                chart_block(
-                    plot_scores(scores, peaks=scores - 2, threshold=4.0), caption="c", label="l"
-                ),
+                chart_block(plot_histogram(scores, name="n"), caption="c", label="l"),
                 grid_block(
                     [
                         chart_block(plot_picks_per_micrograph(counts), caption="c", label="l"),
@@ -117,7 +115,7 @@ def test_text_is_escaped_everywhere():
         table_block(evil),
         command_block(command),
         *field_blocks([field(name=EVIL, note=EVIL)], limits=(4, 9), default_diameter=100),
-        chart_block(plot_scores([1.0, 2.0], name=EVIL), caption=EVIL, label=EVIL),
+        chart_block(plot_histogram([1.0, 2.0], name=EVIL), caption=EVIL, label=EVIL),
         image_block(np.zeros((4, 4), np.uint8), caption=EVIL, label=EVIL),
     ]
     section = Section(title=EVIL, lead=EVIL, blocks=blocks)
@@ -193,7 +191,7 @@ def test_a_long_table_is_cut_and_says_so():
 def test_charts_draw_any_values(values):
     counts = [v for v in values if np.isfinite(v)]
     for figure in (
-        plot_scores(values, peaks=values, threshold=1.0),
+        plot_histogram(values, name="n"),
         plot_diameters(values),
         plot_defocus(values),
         plot_picks_per_micrograph(counts),
@@ -203,14 +201,8 @@ def test_charts_draw_any_values(values):
         assert "<svg" in chart_block(figure, caption="", label="")
 
 
-def test_the_threshold_is_drawn_where_it_is():
-    axes = plot_scores([4.0, 5.0, 6.0], threshold=4.5).axes[0]
-
-    assert [line.get_xdata()[0] for line in axes.lines] == [4.5]
-
-
-def test_every_score_is_counted_even_far_outside():
-    axes = plot_scores([*np.linspace(4, 6, 4000), 1e9]).axes[0]
+def test_every_value_is_counted_even_far_outside():
+    axes = plot_histogram([*np.linspace(4, 6, 4000), 1e9], name="n").axes[0]
 
     assert sum(p.get_height() for p in axes.patches) == 4001
     assert axes.get_xlim()[1] < 100

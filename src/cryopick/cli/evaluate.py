@@ -46,6 +46,10 @@ def evaluate_picks_command(
     plot: Annotated[
         Path | None, typer.Option(help="Draw the precision-recall curve into this PNG file.")
     ] = None,
+    plot_scores: Annotated[
+        Path | None,
+        typer.Option(help="Draw the scores of right and wrong peaks into this PNG file."),
+    ] = None,
     is_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare picks with true positions, one to one: precision, recall, F1, average precision.
@@ -65,16 +69,20 @@ def evaluate_picks_command(
         micrographs=micrographs,
         tolerance=tolerance,
         plot=plot,
+        plot_scores=plot_scores,
     ).to_dict()
     if result["unmatched_micrographs"]:
         warn(f"{result['unmatched_micrographs']} micrographs with picks have no truth; left out.")
-    print_result(result, _lines(result, plot), is_json=is_json)
+    lines = _lines(result)
+    lines += [f"Precision-recall curve: {plot}"] if plot is not None else []
+    lines += [f"Scores of right and wrong peaks: {plot_scores}"] if plot_scores is not None else []
+    print_result(result, lines, is_json=is_json)
 
 
 _COUNTS = ("picks", "truth", "matched", "ignored")
 
 
-def _lines(result: dict[str, Any], plot: Path | None) -> list[str]:
+def _lines(result: dict[str, Any]) -> list[str]:
     head = (*_COUNTS, "precision", "recall", "F1", "error (A)")
     rows = [*result["micrographs"].items(), ("all", result)]
     width = max(len(name) for name, _ in rows)
@@ -91,8 +99,6 @@ def _lines(result: dict[str, Any], plot: Path | None) -> list[str]:
         f"Over {result['n_peaks']} peaks: average precision {result['average_precision']:.3f}, "
         f"best F1 {result['best_f1']:.3f}{at}."
     )
-    if plot is not None:
-        lines.append(f"Precision-recall curve: {plot}")
     return lines
 
 

@@ -110,6 +110,9 @@ def tell_picks(
         counts["estimated_diameters"] = list(limits)
         chart = result.folder / "diameter.png"
         lines.insert(0, f"Diameters, estimated: {limits[0]:.0f} to {limits[1]:.0f} A; see {chart}")
+    chart = result.folder / "scores.png"
+    if chart.exists():
+        lines.append(f"Scores of all peaks, with the threshold: {chart}")
     if counts["n_ctf_estimated"]:
         lines.append(
             f"The CTF of {counts['n_ctf_estimated']} micrographs was estimated for picking only; "

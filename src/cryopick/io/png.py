@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cryopick.errors import ShapeError
 from cryopick.io.atomic import writing
 
-__all__ = ["encode_png", "encode_webp", "write_png"]
+__all__ = ["encode_png", "encode_webp", "read_png_comment", "write_png"]
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
@@ -56,6 +56,18 @@ def encode_webp(pixels: NDArray[np.uint8], *, quality: int = 80) -> bytes:
         If `pixels` is neither grey nor colour, or no uint8.
     """
     return _encode(pixels, "WEBP", quality=quality, method=4)
+
+
+def read_png_comment(path: Path) -> str:
+    """Read the comment that was stored in a PNG file; empty where there is none, or no PNG file."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return str(picture.info.get("Comment", ""))
+    except (OSError, SyntaxError, UnidentifiedImageError):  # a broken chunk is a SyntaxError there
+        return ""
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:

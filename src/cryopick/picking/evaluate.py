@@ -62,7 +62,8 @@ class Evaluation:
 
     total: PickScores
     micrographs: dict[str, PickScores]
-    curve: pd.DataFrame  # threshold, precision, recall; one row per pick that counts, best first
+    curve: pd.DataFrame  # of the picks that count, best first: threshold (the score of the pick),
+    # precision and recall down to it, is_right, and micrograph, its place in `micrographs`
 
 
 def match_picks(picks_xy: Floats, fom: Floats, truth_xy: Floats, *, radius: float) -> Floats:
@@ -159,7 +160,7 @@ def evaluate_picks(
     picks_of = {str(n): g for n, g in picks.groupby("micrograph", sort=False)}
     nothing, empty = np.zeros((0, 2)), picks.iloc[:0]
     parts: list[_Outcome] = []
-    for name, pixel_size in pixel_sizes.items():
+    for place, (name, pixel_size) in enumerate(pixel_sizes.items()):
         rows = picks_of.get(name, empty)
         parts.append(
             _judge(
@@ -170,12 +171,14 @@ def evaluate_picks(
                 pixel_size=pixel_size,
                 diameter=diameter,
                 tolerance=tolerance,
+                place=place,
             )
         )
     total, curve = _score(
         _Outcome(
             fom=_joined([p.fom for p in parts]),
             errors=_joined([p.errors for p in parts]),
+            places=np.repeat(np.arange(len(parts)), [len(p.fom) for p in parts]),
             n_truth=sum(p.n_truth for p in parts),
             n_ignored=sum(p.n_ignored for p in parts),
         )
@@ -190,6 +193,7 @@ class _Outcome:
 
     fom: Floats  # (n,)
     errors: Floats  # (n,) A, NaN where a pick matched nothing
+    places: NDArray[np.int64]  # (n,) place of the micrograph among all
     n_truth: int
     n_ignored: int
 
@@ -203,6 +207,7 @@ def _judge(
     pixel_size: float,
     diameter: float,
     tolerance: float,
+    place: int,
 ) -> _Outcome:
     """Match the picks of one micrograph and set apart those that need not be judged."""
     radius = tolerance * diameter / pixel_size
@@ -212,6 +217,7 @@ def _judge(
     return _Outcome(
         fom=fom[~is_ignored],
         errors=errors[~is_ignored],
+        places=np.full(int((~is_ignored).sum()), place),
         n_truth=len(truth_xy),
         n_ignored=int(is_ignored.sum()),
     )
@@ -260,7 +266,15 @@ def _score(outcome: _Outcome) -> tuple[PickScores, pd.DataFrame]:
     precision = matched / np.arange(1, len(fom) + 1)
     recall = matched / max(n_truth, 1)
     f1 = 2 * matched / (np.arange(1, len(fom) + 1) + n_truth)
-    curve = pd.DataFrame({"threshold": fom[order], "precision": precision, "recall": recall})
+    curve = pd.DataFrame(
+        {
+            "threshold": fom[order],
+            "precision": precision,
+            "recall": recall,
+            "is_right": is_match,
+            "micrograph": outcome.places[order],
+        }
+    )
     # A threshold cannot part equal scores, so F1 counts only where the score changes.
     is_cut = np.append(np.diff(fom[order]) != 0, True)[: len(fom)]
     best = int(np.where(is_cut, f1, -1).argmax()) if len(fom) else -1

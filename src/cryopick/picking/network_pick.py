@@ -20,6 +20,7 @@ __all__ = ["FLOOR", "PickModel", "field_chances", "find_centres", "network_bytes
 FLOOR = 0.01  # probability: peaks below are of no use to anyone
 _ROUNDS = 200  # of expectation-maximisation, at most
 _OWN = 1.0  # peaks like those of the calibration that each field is thought to have besides its own
+_LEAST = 1e-9  # probability, and what is missing to 1: odds are finite
 _AROUND = 2  # grid points about a peak whose ways to the centre are averaged
 
 
@@ -73,8 +74,8 @@ def pick_network(
     distance = parameters.distance / field.search.pixel_size
     searched = field.search.is_searched
     positions, scores = find_centres(chance, answer[1:], searched, min_distance=distance)
-    fair = field_chances(scores.double().cpu().numpy(), prior=model.prior)
-    scores = torch.from_numpy(fair).to(scores)
+    ratio = _odds_ratio(scores.double().cpu().numpy(), prior=model.prior)
+    scores, chance = (_with_odds(c.double(), ratio).to(c) for c in (scores, chance))
     best = _full_size(chance, field) if parameters.write_fom_maps else None
     given = parameters.threshold
     return field.search.as_picks(
@@ -101,19 +102,32 @@ def field_chances(chance: NDArray[np.float64], *, prior: float) -> NDArray[np.fl
     prior
         Share of particles among the peaks of the calibration.
     """
+    moved = torch.from_numpy(np.asarray(chance, np.float64))
+    return np.asarray(_with_odds(moved, _odds_ratio(chance, prior=prior)).numpy())
+
+
+def _odds_ratio(chance: NDArray[np.float64], *, prior: float) -> float:
+    """Find what the odds of all places of a field are multiplied by: 1 where it has no peak."""
     if not len(chance):
-        return chance
-    odds = np.clip(chance, 1e-9, 1 - 1e-9)
-    odds = odds / (1 - odds) * (1 - prior) / prior
-    share = prior
+        return 1.0
+    odds = np.clip(chance, _LEAST, 1 - _LEAST)
+    odds = odds / (1 - odds)
+    share, ratio = prior, 1.0
     for _ in range(_ROUNDS):
-        moved = odds * share / (1 - share)
-        fair = moved / (1 + moved)
+        ratio = share / (1 - share) * (1 - prior) / prior
+        fair = ratio * odds / (1 + ratio * odds)
         found = (fair.sum() + _OWN * prior) / (len(fair) + _OWN)
         if abs(found - share) < 1e-6:
             break
         share = min(found, 1 - 1e-6)
-    return np.asarray(fair)
+    return float(ratio)
+
+
+def _with_odds(chance: Tensor, ratio: float) -> Tensor:
+    """Multiply the odds of probabilities, double precision; none becomes quite 0 or 1."""
+    odds = chance.clamp(_LEAST, 1 - _LEAST)
+    odds = ratio * odds / (1 - odds)
+    return odds / (1 + odds)
 
 
 def find_centres(

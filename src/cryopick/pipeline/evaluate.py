@@ -16,8 +16,10 @@ from cryopick.checks import require_above
 from cryopick.errors import FormatError, ParameterError, TableError
 from cryopick.io.atomic import writing
 from cryopick.picking.evaluate import Evaluation, evaluate_picks
+from cryopick.pipeline.judged_scores import read_thresholds, write_judged_scores
 from cryopick.tables.model import Picks
 from cryopick.tables.paths import micrograph_key
+from cryopick.tables.pick_scores import UNKNOWN, PickScore
 from cryopick.tables.relion import picks_of_file, read_micrographs, read_picks
 
 __all__ = ["PickEvaluation", "Truth", "evaluate_pick_files", "pair_names", "read_truth"]
@@ -74,6 +76,7 @@ def evaluate_pick_files(
     micrographs: Path | None = None,
     tolerance: float = 0.3,
     plot: Path | None = None,
+    plot_scores: Path | None = None,
 ) -> PickEvaluation:
     """Score picks against truth.
 
@@ -95,17 +98,20 @@ def evaluate_pick_files(
         Largest distance of a match, as a part of the diameter.
     plot
         Where to draw the precision-recall curve as a PNG; None draws none.
+    plot_scores
+        Where to draw the scores of right and wrong peaks as a PNG; None draws none.
 
     Raises
     ------
     ParameterError
-        If diameter or pixel size are known from nowhere, or not above 0.
+        If diameter or pixel size are known from nowhere, or not above 0, or the scores are to be
+        drawn of picks without scores.
     TableError
         If picks and truth share no micrograph, or a table lacks a column.
     FormatError
         If a file is broken.
     OutputError
-        If the plot cannot be written.
+        If a plot cannot be written.
     """
     for name, value in (("diameter", diameter), ("pixel_size", pixel_size)):
         if value is not None:
@@ -151,6 +157,17 @@ def evaluate_pick_files(
     )
     if plot is not None:
         _write_plot(plot, result)
+    if plot_scores is not None:
+        meaning = found.attributes.get("score", UNKNOWN)
+        assert isinstance(meaning, PickScore)
+        thresholds = read_thresholds(Path(picks))
+        write_judged_scores(
+            plot_scores,
+            result.peaks,
+            picks=_renamed(found.rows, pairs),
+            thresholds={pairs[n]: t for n, t in thresholds.items() if n in pairs},
+            score=meaning,
+        )
     return result
 
 

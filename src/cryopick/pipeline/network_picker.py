@@ -16,6 +16,7 @@ from cryopick.picking.network import PickNetwork
 from cryopick.picking.network_parameters import NetworkParameters
 from cryopick.picking.network_pick import PickModel, network_bytes, pick_network
 from cryopick.pipeline.pick_models import read_model
+from cryopick.tables.pick_scores import PROBABILITY, PickScore
 
 __all__ = ["NetworkPicker", "make_network_picker", "model_identity"]
 
@@ -34,6 +35,11 @@ class NetworkPicker:
     def name(self) -> str:
         """The command."""
         return "pick network"
+
+    @property
+    def score(self) -> PickScore:
+        """A probability."""
+        return PROBABILITY
 
     @property
     def largest_diameter(self) -> float:

@@ -28,6 +28,7 @@ from cryopick.picking.template_parameters import TemplateParameters
 from cryopick.pipeline.diameter_files import write_diameter
 from cryopick.pipeline.picking_ctf_parameters import PickingCtfParameters
 from cryopick.pipeline.templates import read_templates
+from cryopick.tables.pick_scores import RELION_FIGURE, Z_SCORE, PickScore
 
 __all__ = ["BlobPicker", "LogPicker", "Picker", "TemplatePicker", "make_template_picker"]
 
@@ -40,6 +41,10 @@ class Picker(Protocol):
     @property
     def name(self) -> str:
         """The command."""
+
+    @property
+    def score(self) -> PickScore:
+        """What its figure of merit means."""
 
     @property
     def largest_diameter(self) -> float:
@@ -72,6 +77,11 @@ class LogPicker:
     def name(self) -> str:
         """The command."""
         return "pick log"
+
+    @property
+    def score(self) -> PickScore:
+        """A z-score, or RELION's figure."""
+        return RELION_FIGURE if self.parameters.mode == "relion" else Z_SCORE
 
     @property
     def ctf(self) -> PickingCtfParameters | None:
@@ -126,6 +136,11 @@ class BlobPicker:
         return "pick blob"
 
     @property
+    def score(self) -> PickScore:
+        """A z-score."""
+        return Z_SCORE
+
+    @property
     def largest_diameter(self) -> float:
         """Of a particle, A."""
         return self.parameters.max_diameter or 0.0
@@ -172,6 +187,11 @@ class TemplatePicker:
     def name(self) -> str:
         """The command."""
         return "pick template"
+
+    @property
+    def score(self) -> PickScore:
+        """A z-score."""
+        return Z_SCORE
 
     @property
     def largest_diameter(self) -> float:

@@ -8,6 +8,7 @@ The folder of a picking job holds, for a micrograph with the key ``a``:
     autopick.star               list of coordinate files, as RELION 4 and 5 read it
     coords_suffix_autopick.star one line, as RELION 3 reads it
     summary.star                picks, mean figure of merit and threshold of each micrograph
+    scores.png                  the scores of all peaks with the threshold
     failed.star                 micrographs that were refused, and why
 """
 
@@ -36,9 +37,11 @@ from cryopick.pipeline.job import Job, ProgressCallback, Record, Task, identity_
 from cryopick.pipeline.pickers import Picker
 from cryopick.pipeline.picking_ctf import CtfOfField, FoundCtf, ctfs_of_fields, find_ctf
 from cryopick.pipeline.picking_ctf_parameters import PickingCtfParameters
+from cryopick.pipeline.score_chart import SCORE_CHART, write_score_chart
 from cryopick.tables.micrographs import micrograph_path, open_micrographs, pixel_sizes
 from cryopick.tables.model import Micrographs
 from cryopick.tables.paths import micrograph_key
+from cryopick.tables.pick_scores import PickScore, score_comment
 from cryopick.tables.relion import (
     write_coordinate_files,
     write_coords_suffix,
@@ -56,7 +59,13 @@ __all__ = [
     "store_picks",
 ]
 
-PICKING_FILES = ("autopick.star", "coords_suffix_autopick.star", "summary.star", "failed.star")
+PICKING_FILES = (
+    "autopick.star",
+    "coords_suffix_autopick.star",
+    "summary.star",
+    "failed.star",
+    SCORE_CHART,
+)
 _SIZED = 20  # micrographs whose size is looked up to estimate memory
 
 
@@ -191,13 +200,13 @@ def pick_micrographs(
         executor = make_executor(compute, n_items=len(tasks), bytes_per_item=_bytes(fields, picker))
         pick = partial(_pick_field, picker=picker)  # may be large, and goes to each worker once
         records = job.run(executor, pick, tasks, progress=progress)
-        return gather_picks(Path(folder), micrographs, records)
+        return gather_picks(Path(folder), micrographs, records, score=picker.score)
 
 
 def gather_picks(
-    folder: Path, micrographs: Micrographs, records: Sequence[Record]
+    folder: Path, micrographs: Micrographs, records: Sequence[Record], *, score: PickScore
 ) -> PickingResult:
-    """Write the lists that join the micrographs of a job.
+    """Write the lists that join the micrographs of a job, and the chart of their scores.
 
     Parameters
     ----------
@@ -207,6 +216,8 @@ def gather_picks(
         That were picked.
     records
         What became of each, in their order.
+    score
+        What the figure of merit means.
 
     Raises
     ------
@@ -216,7 +227,9 @@ def gather_picks(
     names = [str(n) for n in micrographs.rows["micrograph"]]
     picked = tuple(_picked(n, r) for n, r in zip(names, records, strict=True))
     result = PickingResult(folder=folder, micrographs=picked)
-    _write_lists(result, micrographs)
+    _write_lists(result, micrographs, score)
+    identities = [r.identity for r in records if r.is_done]
+    write_score_chart(folder, result.picked, identities, score=score)
     return result
 
 
@@ -301,12 +314,16 @@ def _pick_field(field: _Field, picker: Picker) -> dict[str, Any]:
     if field.ctf is not None:
         lens = find_ctf(micrograph, field.ctf, pixel_size=field.pixel_size)
     found = _pick(micrograph, field, picker, lens.ctf)
-    stored = store_picks(found, folder=field.folder, key=field.key, ctf=lens.source)
+    stored = store_picks(
+        found, folder=field.folder, key=field.key, score=picker.score, ctf=lens.source
+    )
     stored["files"] += _write_maps(found, max(micrograph.shape), field)
     return stored
 
 
-def store_picks(found: FieldPicks, *, folder: Path, key: str, ctf: str = "") -> dict[str, Any]:
+def store_picks(
+    found: FieldPicks, *, folder: Path, key: str, score: PickScore, ctf: str = ""
+) -> dict[str, Any]:
     """Write the peaks and the picks of one micrograph.
 
     Parameters
@@ -317,6 +334,8 @@ def store_picks(found: FieldPicks, *, folder: Path, key: str, ctf: str = "") -> 
         Of the job.
     key
         Names the results of the micrograph.
+    score
+        What the figure of merit means.
     ctf
         Where its CTF came from; empty where nothing asked for it.
 
@@ -333,8 +352,8 @@ def store_picks(found: FieldPicks, *, folder: Path, key: str, ctf: str = "") -> 
     peaks = _table_of(found)
     picks = peaks[found.is_pick]
     files = [f"{key}_autopick.star", f"peaks/{key}_peaks.star"]
-    write_picks_file(folder / files[1], peaks)
-    write_picks_file(folder / files[0], picks)
+    write_picks_file(folder / files[1], peaks, score=score)
+    write_picks_file(folder / files[0], picks, score=score)
     return {
         "n_picks": len(picks),
         "n_peaks": len(peaks),
@@ -394,7 +413,7 @@ def _picked(name: str, record: Record) -> PickedMicrograph:
     return PickedMicrograph(micrograph=name, error=record.error, **values)
 
 
-def _write_lists(result: PickingResult, micrographs: Micrographs) -> None:
+def _write_lists(result: PickingResult, micrographs: Micrographs, score: PickScore) -> None:
     """Write what joins the micrographs, and take away what a failed one left from before."""
     folder = result.folder
     for micrograph in result.failed:
@@ -409,7 +428,7 @@ def _write_lists(result: PickingResult, micrographs: Micrographs) -> None:
     ]
     write_coordinate_files(folder / "autopick.star", files)
     write_coords_suffix(folder / "coords_suffix_autopick.star", _table(folder, micrographs))
-    _write_summary(folder / "summary.star", result.picked)
+    _write_summary(folder / "summary.star", result.picked, score)
     write_failed(folder / "failed.star", {m.micrograph: m.error for m in result.failed})
 
 
@@ -421,7 +440,7 @@ def _table(folder: Path, micrographs: Micrographs) -> str:
     return str(folder / "micrographs.star")
 
 
-def _write_summary(path: Path, picked: Sequence[PickedMicrograph]) -> None:
+def _write_summary(path: Path, picked: Sequence[PickedMicrograph], score: PickScore) -> None:
     table = pd.DataFrame(
         {
             "rlnMicrographName": pd.Series([m.micrograph for m in picked], dtype="str"),
@@ -433,4 +452,4 @@ def _write_summary(path: Path, picked: Sequence[PickedMicrograph]) -> None:
             "cryopickCtf": pd.Series([m.ctf or "unused" for m in picked], dtype="str"),
         }
     )
-    write_star(path, {"": table}, comment="version 50001")
+    write_star(path, {"": table}, comment=f"{score_comment(score)}\n# version 50001")

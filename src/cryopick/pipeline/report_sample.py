@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 
 from cryopick.io.micrograph import read_micrograph
 from cryopick.pipeline.picking import PickedMicrograph
+from cryopick.pipeline.score_chart import peaks_path, scores_of_peaks
 from cryopick.pipeline.show import read_images
 from cryopick.report.blocks import Field
 from cryopick.report.pictures import picture_of_micrograph
+from cryopick.report.score_histogram import FieldScores
 from cryopick.tables.micrographs import micrograph_path, pixel_sizes
 from cryopick.tables.model import Micrographs, Particles
 from cryopick.tables.paths import micrograph_key
+from cryopick.tables.pick_scores import PickScore, read_pick_score
 from cryopick.tables.relion import picks_of_file
 
 __all__ = ["PeakSample", "choose_over_range", "load_fields", "sample_particles", "sample_peaks"]
@@ -29,9 +32,10 @@ _SIDE = 720  # px of a field's picture
 class PeakSample:
     """Peaks of some micrographs, spread over the data set."""
 
-    fom: NDArray[np.float64]
-    diameter: NDArray[np.float64]  # A
-    is_pick: NDArray[np.bool_]
+    scores: list[FieldScores]  # one entry per micrograph
+    score: PickScore  # what they mean
+    diameter: NDArray[np.float64]  # (n,) A, of all peaks, best first in each micrograph
+    is_pick: NDArray[np.bool_]  # (n,)
     n_micrographs: int
 
 
@@ -93,19 +97,18 @@ def sample_peaks(
 ) -> PeakSample:
     """Read the peaks of some micrographs, evenly spaced in the data set."""
     places = np.unique(np.linspace(0, len(picked) - 1, min(most, len(picked))).round().astype(int))
-    tables = []
-    for place in places:
-        one = picked[int(place)]
-        path = folder / "peaks" / f"{micrograph_key(one.micrograph)}_peaks.star"
-        peaks = picks_of_file(path, one.micrograph)
-        tables.append(peaks.assign(is_pick=peaks["fom"] >= one.threshold))
+    chosen = [picked[int(place)] for place in places]
+    paths = [peaks_path(folder, one.micrograph) for one in chosen]
+    tables = [picks_of_file(p, one.micrograph) for p, one in zip(paths, chosen, strict=True)]
+    scores = [scores_of_peaks(t, one) for t, one in zip(tables, chosen, strict=True)]
     rows = pd.concat(tables, ignore_index=True)
     if "diameter" not in rows:
         rows = rows.assign(diameter=np.nan)
     return PeakSample(
-        fom=rows["fom"].to_numpy(np.float64),
+        scores=scores,
+        score=read_pick_score(paths[0]),
         diameter=rows["diameter"].to_numpy(np.float64),
-        is_pick=rows["is_pick"].to_numpy(bool),
+        is_pick=np.concatenate([s.kind for s in scores]) == 1,
         n_micrographs=len(places),
     )
 

@@ -30,6 +30,7 @@ from cryopick.report.blocks import (
 )
 from cryopick.report.page import Html, Section
 from cryopick.report.pictures import mean_power, spread_contrast, tile_images
+from cryopick.report.score_histogram import count_scores, draw_scores
 from cryopick.tables.model import Micrographs
 from cryopick.tables.relion import read_particles
 
@@ -73,30 +74,17 @@ def scores_section(picking: PickingResult, limits: tuple[float, float]) -> Secti
     if not picking.picked:
         return Section(title="Scores", blocks=[])
     sample = sample_peaks(picking.picked, picking.folder)
-    thresholds = np.array([m.threshold for m in picking.picked])
-    scores = figures.plot_scores(
-        sample.fom[sample.is_pick],
-        peaks=sample.fom,
-        threshold=float(np.median(thresholds)),
-        name="Score (figure of merit)",
-    )
+    scores = draw_scores(count_scores(sample.scores, n_kinds=2), score=sample.score)
     part = (
         f" Peaks of {sample.n_micrographs:,} of {len(picking.picked):,} micrographs."
         if sample.n_micrographs < len(picking.picked)
         else ""
     )
-    varies = (
-        f" The threshold differs between micrographs, from {thresholds.min():.3g} to "
-        f"{thresholds.max():.3g}; the line is its median."
-        if np.ptp(thresholds) > 0.01 * np.abs(thresholds).max()
-        else ""
-    )
     blocks = [
         chart_block(
             scores,
-            caption="All stored peaks (grey, logarithmic scale) and those that were kept as picks "
-            "(colour). A threshold sits well where the steep fall of the noise on the left turns "
-            f"into the hump of the particles.{varies}{part}",
+            caption="All stored peaks, the picks in colour. A threshold sits well where the steep "
+            f"fall of the noise on the left turns into the hump of the particles.{part}",
             label="Histogram of scores with the threshold",
         )
     ]

@@ -17,6 +17,7 @@ from cryopick.selection.subset_parameters import SubsetParameters
 from cryopick.selection.subsets import first_of_each, select_by_value, select_distant, split_rows
 from cryopick.tables.model import Micrographs, Particles, Picks
 from cryopick.tables.paths import micrograph_key, rename_for
+from cryopick.tables.pick_scores import UNKNOWN, PickScore
 from cryopick.tables.relion import (
     read_micrographs,
     read_particles,
@@ -264,9 +265,11 @@ def _write(path: Path, table: Table) -> None:
 
 def _write_picks(path: Path, picks: Picks) -> None:
     groups = dict(iter(picks.rows.groupby("micrograph", sort=False)))
+    score = picks.attributes.get("score", UNKNOWN)
+    assert isinstance(score, PickScore)
     pairs = []
     for name in _listed(picks):
         file = path.parent / f"{micrograph_key(name)}_autopick.star"
-        write_picks_file(file, groups.get(name, picks.rows.iloc[:0]))
+        write_picks_file(file, groups.get(name, picks.rows.iloc[:0]), score=score)
         pairs.append((name, str(file)))
     write_coordinate_files(path, pairs)

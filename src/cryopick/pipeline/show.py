@@ -25,6 +25,7 @@ from cryopick.report.pictures import picture_of_micrograph
 from cryopick.report.plates import draw_gallery, draw_histograms, draw_micrograph, draw_slices
 from cryopick.report.show_parameters import ShowParameters
 from cryopick.tables.paths import resolve_path
+from cryopick.tables.pick_scores import UNKNOWN, PickScore
 from cryopick.tables.relion import read_particles, read_picks
 from cryopick.tables.relion_class2d import read_classification
 
@@ -194,7 +195,7 @@ def _show_micrograph(
         low_pass=20.0 if parameters.low_pass is None else parameters.low_pass,
         longest_side=parameters.longest_side,
     )
-    rows = None if picks is None else _picks_on(path, picks)
+    rows, score = (None, UNKNOWN) if picks is None else _picks_on(path, picks)
     _refuse_score_limits(parameters, has_scores=rows is not None and "fom" in rows)
     width = pixels.shape[1] * (pixel_size or 1.0)
     count = "" if rows is None else f", {len(rows):,} picks"
@@ -203,13 +204,17 @@ def _show_micrograph(
         picks=rows,
         default_diameter=parameters.diameter or width / 30,
         score_limits=parameters.score_limits,
+        score_name=score.meaning,
         title=f"{path.name}{count}",
     )
     return figure, f"{path.name}, {pixels.shape[1]} x {pixels.shape[0]}{count}."
 
 
-def _picks_on(micrograph: Path, picks: Path) -> pd.DataFrame:
-    """Take the picks of one micrograph; a file of one micrograph needs no matching name."""
+def _picks_on(micrograph: Path, picks: Path) -> tuple[pd.DataFrame, PickScore]:
+    """Take the picks of one micrograph; a file of one micrograph needs no matching name.
+
+    Their scores come with what they mean.
+    """
     table = read_picks(picks)
     listed = table.attributes.get("micrographs")
     names = [
@@ -225,7 +230,9 @@ def _picks_on(micrograph: Path, picks: Path) -> pd.DataFrame:
             got=", ".join(PurePosixPath(n).name for n in names[:3]) or "no micrograph",
             remedy="Give the picks of this micrograph",
         )
-    return table.rows[table.rows["micrograph"] == found[0]]
+    score = table.attributes.get("score", UNKNOWN)
+    assert isinstance(score, PickScore)
+    return table.rows[table.rows["micrograph"] == found[0]], score
 
 
 def _show_table(

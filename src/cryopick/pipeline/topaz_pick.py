@@ -26,6 +26,7 @@ from cryopick.pipeline.topaz_stream import TopazField, TopazStream
 from cryopick.tables.micrographs import micrograph_path, open_micrographs, pixel_sizes
 from cryopick.tables.model import Micrographs
 from cryopick.tables.paths import micrograph_key
+from cryopick.tables.pick_scores import LOG_ODDS
 
 __all__ = ["pick_with_topaz"]
 
@@ -107,7 +108,7 @@ def pick_with_topaz(
             records = job.run(stream, store, _tasks(micrographs), progress=progress)
         finally:
             shutil.rmtree(folder / _FIELDS, ignore_errors=True)
-        return gather_picks(folder, micrographs, records)
+        return gather_picks(folder, micrographs, records, score=LOG_ODDS)
 
 
 def _program(executable: str) -> TopazProgram:
@@ -267,4 +268,4 @@ def _store(field: TopazField, *, folder: Path, parameters: TopazPickParameters) 
         threshold=parameters.threshold,
     )
     field.written, field.peaks = None, []
-    return store_picks(found, folder=folder, key=field.key)
+    return store_picks(found, folder=folder, key=field.key, score=LOG_ODDS)

@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
     "plot_picks_per_micrograph",
     "plot_picks_versus",
     "plot_precision_recall",
-    "plot_scores",
     "plot_values",
     "score_colours",
 ]
@@ -105,12 +104,29 @@ def figure_to_svg(figure: Figure, *, label: str) -> str:
     return text.replace("<svg", f'<svg class="chart" role="img" aria-label="{escape(label)}"', 1)
 
 
-def figure_to_png(figure: Figure, *, dpi: int = 192) -> bytes:
-    """Draw a figure as a PNG file."""
+def figure_to_png(figure: Figure, *, dpi: int = 192, comment: str = "") -> bytes:
+    """Draw a figure as a PNG file.
+
+    Parameters
+    ----------
+    figure
+        A chart.
+    dpi
+        Pixels to the inch.
+    comment
+        Stored in the file, for programs; empty stores none.
+    """
     buffer = io.BytesIO()
     packing = {"compress_level": _PACKING}
     with rc_context(STYLE):
-        figure.savefig(buffer, format="png", dpi=dpi, facecolor="white", pil_kwargs=packing)
+        figure.savefig(
+            buffer,
+            format="png",
+            dpi=dpi,
+            facecolor="white",
+            metadata={"Comment": comment} if comment else None,
+            pil_kwargs=packing,
+        )
     return buffer.getvalue()
 
 
@@ -123,42 +139,6 @@ def score_colours(scores: Values, *, low: float, high: float) -> list[str]:
     place = (np.asarray(scores, np.float64) - low) / span if span > 0 else np.ones(len(scores))
     colours = colormaps["viridis"](0.35 + 0.65 * np.clip(np.nan_to_num(place), 0, 1))
     return ["#" + "".join(f"{round(255 * c):02x}" for c in rgba[:3]) for rgba in colours]
-
-
-def plot_scores(
-    picks: Values, *, peaks: Values = (), threshold: float | None = None, name: str = "Score"
-) -> Figure:
-    """Plot the distribution of scores: all peaks pale, the picks in colour, the threshold a line.
-
-    Parameters
-    ----------
-    picks, peaks
-        (n,) scores of what was picked, and of every peak stored.
-    threshold
-        Where picking cut; None draws no line.
-    name
-        Of the score, for the axis.
-    """
-    figure, axes = new_axes(width=WIDE, height=270)
-    picks, peaks = _finite(picks), _finite(peaks)
-    edges = _edges(np.concatenate([picks, peaks]), count=80)
-    with rc_context(STYLE):
-        if len(peaks):
-            axes.hist(
-                _inside(peaks, edges), edges, color=_FAINT, label=f"all peaks ({len(peaks):,})"
-            )
-        axes.hist(_inside(picks, edges), edges, color=ACCENT, label=f"picks ({len(picks):,})")
-        if threshold is not None:
-            axes.axvline(threshold, color=_WARM, lw=1.4, label=f"threshold {threshold:.3g}")
-        if len(peaks):
-            axes.set_yscale("log")
-            axes.set_ylim(bottom=0.8)
-            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-            axes.yaxis.set_minor_locator(NullLocator())
-        axes.legend(loc="upper right")
-    axes.set_xlim(edges[0], edges[-1])
-    _label(axes, name, "Number")
-    return figure
 
 
 def plot_picks_per_micrograph(counts: Values) -> Figure:

@@ -27,6 +27,7 @@ from cryopick.report.pictures import Picture, scale_bar_length, spread_contrast,
 __all__ = ["draw_gallery", "draw_histograms", "draw_micrograph", "draw_slices"]
 
 _SIDE = 10.0  # inches, of the longest side of a picture
+_HALO = [withStroke(linewidth=3.0, foreground="#ffffff70")]  # or dark circles drown in dark fields
 _SHADOW = [withStroke(linewidth=2.5, foreground="#000000a0")]
 
 
@@ -36,6 +37,7 @@ def draw_micrograph(
     picks: pd.DataFrame | None = None,
     default_diameter: float,
     score_limits: tuple[float | None, float | None] = (None, None),
+    score_name: str = "Score",
     title: str = "",
 ) -> Figure:
     """Draw a micrograph, its picks as circles coloured by score, and a scale bar.
@@ -50,6 +52,8 @@ def draw_micrograph(
         Of circles of picks without one: A, or px where the pixel size is unknown.
     score_limits
         Scores at both ends of the colours; the lowest, and that of the best fiftieth, if None.
+    score_name
+        What the scores mean, for the scale of colours.
     title
         Above the picture.
     """
@@ -67,7 +71,7 @@ def draw_micrograph(
         if title:
             axes.set_title(title, loc="left", fontsize=10)
         if picks is not None and len(picks):
-            _add_circles(figure, axes, picture, picks, default_diameter, score_limits)
+            _add_circles(figure, axes, picture, picks, default_diameter, score_limits, score_name)
         _add_scale_bar(axes, picture)
     return figure
 
@@ -182,6 +186,7 @@ def _add_circles(
     picks: pd.DataFrame,
     default_diameter: float,
     score_limits: tuple[float | None, float | None],
+    score_name: str,
 ) -> None:
     sizes = np.full(len(picks), default_diameter)
     if "diameter" in picks:
@@ -197,13 +202,15 @@ def _add_circles(
         offsets=positions,
         offset_transform=axes.transData,
         facecolors="none",
-        linewidths=1.3,
+        linewidths=1.6,
+        path_effects=_HALO,
     )
     if "fom" in picks:
         fom = picks["fom"].to_numpy(np.float64)
         low, high = _ends(fom, score_limits)
         circles.set_edgecolor(score_colours(fom, low=low, high=high))
-        _add_colour_bar(figure, axes, low, high)
+        beyond = (bool((fom < low).any()), bool((fom > high).any()))
+        _add_colour_bar(figure, axes, (low, high), beyond=beyond, name=score_name)
     else:
         circles.set_edgecolor(score_colours([1.0], low=0, high=1)[0])
     axes.add_collection(circles, autolim=False)
@@ -220,14 +227,31 @@ def _ends(
     return low, max(low, high)
 
 
-def _add_colour_bar(figure: Figure, axes: Axes, low: float, high: float) -> None:
+def _add_colour_bar(
+    figure: Figure,
+    axes: Axes,
+    limits: tuple[float, float],
+    *,
+    beyond: tuple[bool, bool],
+    name: str,
+) -> None:
+    """Draw the scale of colours; it is pointed at an end that scores lie beyond."""
     from matplotlib.cm import ScalarMappable
 
+    low, high = limits
     steps = score_colours(np.linspace(0, 1, 64), low=0, high=1)
     colours = LinearSegmentedColormap.from_list("score", steps)
     scale = Normalize(low, high if high > low else low + 1)
-    bar = figure.colorbar(ScalarMappable(scale, colours), ax=axes, shrink=0.5, aspect=32, pad=0.015)
-    bar.set_label("Score")
+    bar = figure.colorbar(
+        ScalarMappable(scale, colours),
+        ax=axes,
+        shrink=0.5,
+        aspect=32,
+        pad=0.015,
+        extend={(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[beyond],
+        extendfrac=0.03,
+    )
+    bar.set_label(name)
     bar.outline.set_visible(False)
 
 

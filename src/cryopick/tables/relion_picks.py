@@ -19,6 +19,7 @@ from cryopick.io.star import read_star, write_star
 from cryopick.tables.model import Picks
 from cryopick.tables.names import coordinate_stem
 from cryopick.tables.paths import micrograph_key, require_unique_keys, resolve_path
+from cryopick.tables.pick_scores import UNKNOWN, PickScore, read_pick_score, score_comment
 from cryopick.tables.relion_names import PARTICLE_OPTICS, PICK_ROWS, from_relion, to_relion
 from cryopick.tables.relion_tables import (
     join_image_names,
@@ -53,8 +54,9 @@ def read_picks(path: Path, *, refused: list[CryopickError] | None = None) -> Pic
     -------
     Picks
         `attributes["micrographs"]` names every micrograph that was listed, also those without
-        a pick, where the file has a list. Where a file does not name its micrograph, the name
-        is made from the file's own: ``a_autopick.star`` belongs to ``a.mrc``.
+        a pick, where the file has a list; `attributes["score"]`, a `PickScore`, says what the
+        scores mean, where the first of the files does. Where a file does not name its
+        micrograph, the name is made from the file's own: ``a_autopick.star`` is of ``a.mrc``.
 
     Raises
     ------
@@ -77,7 +79,7 @@ def read_picks(path: Path, *, refused: list[CryopickError] | None = None) -> Pic
     rows = _pick_rows(table, optics, path)
     if "micrograph" not in rows.columns:
         rows.insert(0, "micrograph", coordinate_stem(path.name) + ".mrc")
-    return Picks(rows=rows, source=path)
+    return Picks(rows=rows, source=path, attributes=_score_of([path]))
 
 
 def picks_of_file(path: Path, micrograph: str) -> pd.DataFrame:
@@ -157,7 +159,8 @@ def _read_files(files: dict[str, Path], source: Path, refused: list[CryopickErro
     names = np.repeat(np.array(list(raw), object), [len(t) for t in raw.values()])
     rows = rows.drop(columns=[c for c in ("micrograph",) if c in rows.columns])
     rows.insert(0, "micrograph", pd.Series(names, index=rows.index, dtype="str"))
-    return Picks(rows=rows, source=source, attributes={"micrographs": list(raw)})
+    attributes = {"micrographs": list(raw), **_score_of([files[name] for name in raw])}
+    return Picks(rows=rows, source=source, attributes=attributes)
 
 
 def _read_one_by_one(
@@ -173,7 +176,14 @@ def _read_one_by_one(
                 raise
             refused.append(error)
     rows = _joined(list(tables.values()))
-    return Picks(rows=rows, source=source, attributes={"micrographs": list(tables)})
+    attributes = {"micrographs": list(tables), **_score_of([files[name] for name in tables])}
+    return Picks(rows=rows, source=source, attributes=attributes)
+
+
+def _score_of(files: Sequence[Path]) -> dict[str, object]:
+    """Ask the first file what its scores mean: those of one list come from one picker."""
+    score = read_pick_score(files[0]) if files else UNKNOWN
+    return {} if score == UNKNOWN else {"score": score}
 
 
 def _read_listed(
@@ -237,7 +247,7 @@ def _read_folder(folder: Path, refused: list[CryopickError] | None) -> Picks:
     return _read_files(named, folder, refused)
 
 
-def write_picks_file(path: Path, rows: pd.DataFrame) -> None:
+def write_picks_file(path: Path, rows: pd.DataFrame, *, score: PickScore = UNKNOWN) -> None:
     """Write the picks of one micrograph: RELION's five columns first, then the others.
 
     Parameters
@@ -247,6 +257,8 @@ def write_picks_file(path: Path, rows: pd.DataFrame) -> None:
     rows
         x, y in px and any other column; `micrograph` is left out, for the file's name says it.
         Where they are missing, `class_number` and `psi` are written as 0, as RELION does.
+    score
+        What `fom` means, said in a comment above the table.
 
     Raises
     ------
@@ -260,7 +272,8 @@ def write_picks_file(path: Path, rows: pd.DataFrame) -> None:
     if "image" in table.columns and "image_index" in table.columns:
         table = table.assign(image=join_image_names(table["image"], table["image_index"]))
         table = table.drop(columns="image_index")
-    write_star(path, {"": to_relion(table, PICK_ROWS)})
+    meaning = "" if score == UNKNOWN else score_comment(score) + "\n# "
+    write_star(path, {"": to_relion(table, PICK_ROWS)}, comment=f"{meaning}version 30001")
 
 
 def write_coordinate_files(path: Path, pairs: Iterable[tuple[str, str]]) -> None:
