@@ -17,6 +17,7 @@ from cryopick.cli.ctf import ctf_app
 from cryopick.cli.evaluate import evaluate_app
 from cryopick.cli.extract import extract
 from cryopick.cli.pick import pick_app
+from cryopick.cli.project import project_app
 from cryopick.cli.run import run_command
 from cryopick.cli.select import select_app
 from cryopick.cli.show import show_command
@@ -62,6 +63,7 @@ app.add_typer(class2d_app, name="class2d")
 app.add_typer(ctf_app, name="ctf")
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(pick_app, name="pick")
+app.add_typer(project_app, name="project")
 app.add_typer(select_app, name="select")
 app.add_typer(simulate_app, name="simulate")
 app.command("convert")(convert)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -433,8 +434,7 @@ class Project:
     def _claim(self, step: str) -> Path:
         """Make the folder of the next number. Whoever makes it has the number."""
         jobs = make_folder(self.folder / JOBS)
-        used = [n for d in self.decisions() if d.what == REMOVED for n in d.values["jobs"]]
-        number = max([0, *used, *list_job_folders(self.folder)])
+        number = max([0, *self._removed(), *list_job_folders(self.folder)])
         while True:
             number += 1
             folder = jobs / job_folder_name(number, step)
@@ -457,10 +457,17 @@ class Project:
 
     def _put_right(self) -> None:
         """Clear away what a killed manager had begun and not finished."""
-        for folder in list_job_folders(self.folder).values():
+        removed = self._removed()
+        for number, folder in list_job_folders(self.folder).items():
             if not (folder / STEP).exists():
                 for path in find_leftovers(folder):
                     path.unlink(missing_ok=True)
                 with contextlib.suppress(OSError):  # something is in it: `verify` says so
                     folder.rmdir()
+                if number in removed:
+                    shutil.rmtree(folder, ignore_errors=True)
         update_links(self.folder, self.aliases())
+
+    def _removed(self) -> set[int]:
+        """Numbers of jobs that a person has removed."""
+        return {n for d in self.decisions() if d.what == REMOVED for n in d.values["jobs"]}
