@@ -17,6 +17,7 @@ from extraction_session import (
 from cryopick.io.mrc import read_mrc, write_mrc
 from cryopick.pipeline.extraction_plan import open_coordinates
 from cryopick.tables.model import Micrographs
+from cryopick.tables.pick_scores import PROBABILITY
 from cryopick.tables.relion import (
     read_micrographs,
     read_particles,
@@ -86,7 +87,7 @@ def test_parity_mode_equals_relion_preprocess(session, ours, theirs):
     if "minimum_fom" in ours:  # RELION 3.1 cannot filter: give it filtered files
         for path in Path("picks/micrographs").iterdir():
             rows = open_coordinates(path).rows
-            write_picks_file(path, rows[rows["fom"] > ours["minimum_fom"]])
+            write_picks_file(path, rows[rows["fom"] > ours["minimum_fom"]], score=PROBABILITY)
     expected = relion_preprocess(
         "theirs", "--coord_dir", "picks/", "--coord_suffix", "_autopick.star",
         "--extract_size", 48, *theirs,

@@ -40,7 +40,8 @@ from cryopick.pipeline.topaz_program import TopazProgram, TopazRun, find_topaz, 
 from cryopick.pipeline.topaz_setup import set_up_topaz
 from cryopick.pipeline.topaz_train import train_topaz
 from cryopick.tables.micrographs import open_micrographs
-from cryopick.tables.relion import picks_of_file
+from cryopick.tables.pick_scores import LOG_ODDS
+from cryopick.tables.relion import picks_of_file, read_picks
 
 pytest_plugins = ("topaz_world",)
 
@@ -365,8 +366,9 @@ def test_peaks_are_scaled_back_and_written_as_other_pickers_write_them(topaz_pro
     picks = picks_of_file(Path("pick/micrographs/sim_00003_autopick.star"), "a.mrc")
     assert [m.n_picks for m in result.micrographs] == [1] * 4
     assert picks[["x", "y", "fom", "diameter"]].to_numpy().tolist() == [[120, 128, 1.5, DIAMETER]]
-    for name in ("autopick.star", "coords_suffix_autopick.star", "summary.star"):
+    for name in ("autopick.star", "coords_suffix_autopick.star", "summary.star", "scores.png"):
         assert (Path("pick") / name).is_file()
+    assert read_picks(Path("pick")).attributes["score"] == LOG_ODDS
     job = json.loads(Path("pick/job.json").read_text())
     assert job["parameters"]["topaz"] == "0.3.20"
     assert not Path("pick/fields").exists()
