@@ -139,15 +139,23 @@ def aside_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes had not finished writing, below a folder.
+def remove_leftovers(folder: Path, *, is_deep: bool = True) -> None:
+    """Remove what killed processes had not finished writing in a folder.
 
     Files of processes that live, and folders with a job of their own, are left alone.
+
+    Parameters
+    ----------
+    folder
+        Where to look.
+    is_deep
+        Look in the folders below it, too.
     """
     for where, folders, files in os.walk(folder):
         here = Path(where)
-        folders[:] = [f for f in folders if not (here / f / "job.json").exists()]
-        for name in files:
+        links = [f for f in folders if (here / f).is_symlink()]
+        folders[:] = [f for f in folders if is_deep and not (here / f / "job.json").exists()]
+        for name in (*files, *links):
             if _is_leftover(name):
                 with contextlib.suppress(OSError):
                     (here / name).unlink()
@@ -157,7 +165,7 @@ def find_leftovers(folder: Path) -> Iterator[Path]:
     """List what killed processes had not finished writing, at any depth below a folder."""
     for where, folders, files in os.walk(folder):
         folders.sort()
-        yield from (Path(where) / name for name in sorted(files) if _is_leftover(name))
+        yield from (Path(where) / n for n in sorted((*files, *folders)) if _is_leftover(n))
 
 
 def _is_leftover(name: str) -> bool:

@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from cryopick.errors import OutputError, ProjectError
-from cryopick.io.atomic import find_leftovers, make_folder, output_errors, sync_folder, write_json
+from cryopick.io.atomic import (
+    make_folder,
+    output_errors,
+    remove_leftovers,
+    sync_folder,
+    write_json,
+)
 from cryopick.io.disk_space import require_space
 from cryopick.pipeline.project_aliases import (
     read_aliases,
@@ -457,11 +463,12 @@ class Project:
 
     def _put_right(self) -> None:
         """Clear away what a killed manager had begun and not finished."""
-        removed = self._removed()
+        remove_leftovers(self.folder, is_deep=False)
+        removed, jobs = self._removed(), self.jobs()
         for number, folder in list_job_folders(self.folder).items():
+            if number not in jobs or not jobs[number].is_done:
+                remove_leftovers(folder, is_deep=False)
             if not (folder / STEP).exists():
-                for path in find_leftovers(folder):
-                    path.unlink(missing_ok=True)
                 with contextlib.suppress(OSError):  # something is in it: `verify` says so
                     folder.rmdir()
                 if number in removed:

@@ -15,7 +15,7 @@ from typing import Any
 
 from cryopick import __version__
 from cryopick.errors import ProjectError
-from cryopick.io.atomic import make_folder, sync_folder, write_json
+from cryopick.io.atomic import make_folder, remove_leftovers, sync_folder, write_json
 from cryopick.pipeline.project_aliases import read_aliases, write_aliases
 from cryopick.pipeline.project_layout import DESCRIPTION, JOBS, STEP, job_folder_name, now
 from cryopick.pipeline.project_records import JobState, StepRecord, write_step
@@ -163,6 +163,7 @@ def _number_first_jobs(project: Path) -> None:
             old.rename(new)
             sync_folder(jobs)
         if (new / "job.json").exists():
+            remove_leftovers(new, is_deep=False)  # if this was killed before
             if not (new / STEP).exists():
                 write_step(new, _record_of(new, number, step))
             aliases[step] = number

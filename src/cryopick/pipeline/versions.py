@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
@@ -13,7 +14,12 @@ _LIBRARIES = ("torch", "numpy", "scipy", "pandas", "mrcfile")
 
 
 def known_versions() -> dict[str, str]:
-    """Version of each by its name; a library that is not installed is left out."""
+    """Name the version of each; a library that is not installed is left out."""
+    return dict(_found())
+
+
+@functools.cache
+def _found() -> dict[str, str]:
     found = {"cryopick": __version__, "python": platform.python_version()}
     for name in _LIBRARIES:
         try:
