@@ -40,6 +40,7 @@ def make_empty_field(number: int, *, seed: int = 1) -> TrainingField:
     return TrainingField(
         image=field.image,
         is_valid=field.search.is_valid,
+        is_known=field.search.is_valid,
         particles=nothing,
         rejected=nothing,
         ignored=nothing,

@@ -132,6 +132,7 @@ def training_field(
     return TrainingField(
         image=field.image,
         is_valid=field.search.is_valid,
+        is_known=field.search.is_valid,
         particles=(particles - offset) / scale,
         rejected=np.empty((0, 2)),
         ignored=(ignored - offset) / scale,

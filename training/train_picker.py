@@ -125,6 +125,7 @@ def _load(path: Path) -> list[TrainingField]:
             TrainingField(
                 image=torch.from_numpy(stored[f"{p}.image"].astype(np.float32)),
                 is_valid=torch.from_numpy(stored[f"{p}.is_valid"]),
+                is_known=torch.from_numpy(stored[f"{p}.is_valid"]),
                 particles=stored[f"{p}.particles"],
                 rejected=np.empty((0, 2)),
                 ignored=stored[f"{p}.ignored"],

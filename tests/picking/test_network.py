@@ -60,6 +60,7 @@ def blobs(seed: int, *, count: int = 40, size: int = 400, noise: float = 1.0) ->
     return TrainingField(
         image=torch.from_numpy(image),
         is_valid=torch.ones(size, size, dtype=torch.bool),
+        is_known=torch.ones(size, size, dtype=torch.bool),
         particles=particles,
         rejected=NOTHING,
         ignored=NOTHING,
@@ -119,6 +120,7 @@ def test_what_is_ignored_says_nothing() -> None:
     ignoring = TrainingField(
         image=field.image,
         is_valid=field.is_valid,
+        is_known=field.is_known,
         particles=NOTHING,
         rejected=NOTHING,
         ignored=field.particles,
@@ -129,6 +131,17 @@ def test_what_is_ignored_says_nothing() -> None:
     without = draw_window(empty, np.random.default_rng(5))
     assert seen.unlabelled.sum() < without.unlabelled.sum()
     torch.testing.assert_close(seen.image, unseen.image)
+
+
+def test_where_nothing_is_known_the_field_is_seen_and_says_nothing() -> None:
+    field = blobs(2)
+    unknown = replace(field, is_known=torch.zeros_like(field.is_known))
+    seen, unseen = (draw_window(f, np.random.default_rng(5)) for f in (field, unknown))
+    torch.testing.assert_close(seen.image, unseen.image)
+    torch.testing.assert_close(seen.positive, unseen.positive)
+    assert seen.unlabelled.any()
+    assert not unseen.unlabelled.any()
+    assert not len(find_in_field(loud(PickNetwork(seed=3)), unknown)[0])
 
 
 def test_the_risk_of_half_marked_particles_is_that_of_all_marked() -> None:

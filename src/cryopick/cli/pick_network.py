@@ -42,7 +42,7 @@ def pick_network_command(
     out: Out,
     model: Annotated[
         Path | None,
-        typer.Option(help="Model of pick train; the general model if not given."),
+        typer.Option(help="Model of pick train, or its folder; the general model if not given."),
     ] = None,
     parameters: NetworkParameters,
     pixel_size: PixelSize = None,
@@ -168,6 +168,11 @@ def _left_out(result: PickTraining) -> list[str]:
         )
     if result.n_unlabelled:
         found.append(f"{result.n_unlabelled} micrographs without a label are not used.")
+    if result.edge_band:
+        found.append(
+            f"No label lies within {result.edge_band:.0f} A of the edges, as of particles cut out "
+            "in boxes; nothing is learned there."
+        )
     if result.n_unused:
         found.append(f"{result.n_unused} labelled micrographs are beyond --max-micrographs.")
     if result.n_held_out_labels < _FEW:

@@ -285,7 +285,7 @@ class _Course:
 
 
 def find_in_field(network: PickNetwork, field: TrainingField) -> tuple[Floats, Floats]:
-    """Find the peaks of a field.
+    """Find the peaks of a field, where its particles are known.
 
     Returns
     -------
@@ -293,9 +293,9 @@ def find_in_field(network: PickNetwork, field: TrainingField) -> tuple[Floats, F
         Positions (n, 2), y and x in px, and logits (n,), best first.
     """
     answer = apply_in_tiles(network, field.image.to(network.prior.device), tile=_TILE)
-    valid = field.is_valid.to(answer.device)
+    known = field.is_known.to(answer.device)
     positions, chance = find_centres(
-        torch.sigmoid(answer[0]), answer[1:], valid, min_distance=_APART * PARTICLE
+        torch.sigmoid(answer[0]), answer[1:], known, min_distance=_APART * PARTICLE
     )
     sure = chance.double().cpu().numpy().clip(1e-9, 1 - 1e-9)
     return positions.double().cpu().numpy(), np.log(sure / (1 - sure))

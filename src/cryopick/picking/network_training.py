@@ -46,6 +46,7 @@ class TrainingField:
 
     image: Tensor  # (y, x) float32
     is_valid: Tensor  # (y, x) bool
+    is_known: Tensor  # (y, x) bool: where a particle might have been marked
     particles: Points  # (n, 2) y and x, px: marked particles
     rejected: Points  # (m, 2): what was picked and is probably none
     ignored: Points  # (k, 2): what may or may not be one
@@ -206,15 +207,15 @@ def draw_window(field: TrainingField, generator: np.random.Generator) -> Trainin
     corner = _draw_corner(field, WINDOW * scale, generator)
     if scale == 1.0:
         corner = np.round(corner)  # no interpolation then
-    image, valid = _cut(field, corner, scale)
+    image, valid, known = _cut(field, corner, scale)
     turn, mirror = int(generator.integers(4)), bool(generator.random() < 0.5)
     placed = [
         _turn_points((points - corner) / scale, turn, mirror=mirror)
         for points in (field.particles, field.rejected, field.ignored)
     ]
-    image, valid = (_turn_image(i, turn, mirror=mirror) for i in (image, valid))
+    image, valid, known = (_turn_image(i, turn, mirror=mirror) for i in (image, valid, known))
     image = _vary(image, generator) * (valid > 0.5)
-    return _label(image, valid > 0.5, *placed)
+    return _label(image, valid > 0.5, known > 0.5, *placed)
 
 
 def _draw_corner(field: TrainingField, side: float, generator: np.random.Generator) -> Points:
@@ -227,8 +228,8 @@ def _draw_corner(field: TrainingField, side: float, generator: np.random.Generat
     return np.asarray(np.clip(corner, np.minimum(0, shape - side), np.maximum(shape - side, 0)))
 
 
-def _cut(field: TrainingField, corner: Points, scale: float) -> tuple[Tensor, Tensor]:
-    """Window of the field, (WINDOW, WINDOW), and where it is valid; pixel 0 is at the corner."""
+def _cut(field: TrainingField, corner: Points, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Window of the field, (WINDOW, WINDOW), where it is valid and known; from the corner on."""
     height, width = field.image.shape
     steps = torch.arange(WINDOW, dtype=torch.float32) * scale
     y, x = float(corner[0]) + steps, float(corner[1]) + steps
@@ -239,9 +240,9 @@ def _cut(field: TrainingField, corner: Points, scale: float) -> tuple[Tensor, Te
         ],
         dim=-1,
     )
-    both = torch.stack([field.image, field.is_valid.float()])[None]
-    cut: Tensor = functional.grid_sample(both, grid[None], align_corners=True)[0]
-    return cut[0], cut[1]
+    layers = torch.stack([field.image, field.is_valid.float(), field.is_known.float()])
+    cut: Tensor = functional.grid_sample(layers[None], grid[None], align_corners=True)[0]
+    return cut[0], cut[1], cut[2]
 
 
 def _turn_image(image: Tensor, turn: int, *, mirror: bool) -> Tensor:
@@ -279,14 +280,18 @@ def _vary(image: Tensor, generator: np.random.Generator) -> Tensor:
 
 
 def _label(
-    image: Tensor, valid: Tensor, particles: Points, rejected: Points, ignored: Points
+    image: Tensor,
+    valid: Tensor,
+    known: Tensor,
+    particles: Points,
+    rejected: Points,
+    ignored: Points,
 ) -> TrainingWindow:
     """Say what is known at each point of the network's grid."""
     size = WINDOW // STRIDE
-    known = valid[::STRIDE, ::STRIDE].float()
     distance, way = _nearest(particles, size)
-    positive = (distance <= _MARKED * PARTICLE) * known
-    unlabelled = known * (distance > _SPARED * PARTICLE)
+    positive = (distance <= _MARKED * PARTICLE) * valid[::STRIDE, ::STRIDE].float()
+    unlabelled = known[::STRIDE, ::STRIDE].float() * (distance > _SPARED * PARTICLE)
     is_rejected = _nearest(rejected, size)[0] <= _SPARED * PARTICLE
     unlabelled = unlabelled * (_nearest(ignored, size)[0] > _IGNORED * PARTICLE)
     return TrainingWindow(

@@ -14,9 +14,10 @@ from cryopick.io.weights import Weights, read_weights, write_weights
 from cryopick.picking.network import PARTICLE, PickNetwork
 from cryopick.picking.network_pick import PickModel
 
-__all__ = ["KIND", "read_model", "write_model"]
+__all__ = ["KIND", "MODEL", "read_model", "write_model"]
 
 KIND = "particle picker"
+MODEL = "model.npz"  # in the folder of a training
 _VERSION = 1
 _SHIPPED = "general_picker.npz"
 _REMEDY = "Leave --model out for the general model, or train it again with pick train"
@@ -28,7 +29,8 @@ def read_model(path: Path | None = None) -> tuple[PickModel, dict[str, Any]]:
     Parameters
     ----------
     path
-        A file of `write_model`; the general model that is shipped if not given.
+        A file of `write_model`, or the folder of a training with it; the general model that is
+        shipped if not given.
 
     Returns
     -------
@@ -41,6 +43,7 @@ def read_model(path: Path | None = None) -> tuple[PickModel, dict[str, Any]]:
         If the file is missing, damaged, or of something else.
     """
     if path is not None:
+        path = path / MODEL if path.is_dir() else path
         return _from_weights(read_weights(path, kind=KIND, versions=(_VERSION,)), Path(path))
     with resources.as_file(resources.files("cryopick.picking") / _SHIPPED) as shipped:
         return _from_weights(read_weights(shipped, kind=KIND, versions=(_VERSION,)), shipped)

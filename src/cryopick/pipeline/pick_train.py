@@ -188,7 +188,7 @@ def _result(
         average_precision=trained.taken.precision,
         first_average_precision=None if trained.first is None else trained.first.precision,
         threshold=trained.model.threshold,
-        n_expected=trained.n_expected,
+        n_expected=trained.n_expected / prepared.known_share,
         steps=trained.taken.step,
         n_train=len(train),
         n_train_labels=sum(counts[i] for i in train),
@@ -200,6 +200,7 @@ def _result(
         n_unlisted=sources.labels.n_unlisted,
         n_unlabelled=sources.labels.n_unlabelled,
         n_unused=len(sources.labels.fields) - len(sources.chosen),
+        edge_band=prepared.edge_band,
         history=[_as_record(look) for look in trained.history],
         failed=sources.failed | prepared.failed,
     )
@@ -316,7 +317,7 @@ def _fit(
         [prepared.fields[i] for i in split[1]],
         network=network.to(compute.devices[0]),
         steps=parameters.steps,
-        n_expected=parameters.particles_per_micrograph,
+        n_expected=_expected(prepared, parameters),
         rejected_weight=parameters.rejected_weight,
         seed=parameters.seed,
         every=max(1, parameters.steps // _REPORTS),
@@ -328,12 +329,19 @@ def _fit(
     )
 
 
+def _expected(prepared: PreparedFields, parameters: NetworkTrainingParameters) -> float | None:
+    """Particles in the known part of a micrograph."""
+    given = parameters.particles_per_micrograph
+    return None if given is None else given * prepared.known_share
+
+
 def _digest(prepared: PreparedFields) -> str:
     """Name what is learned from, to the last pixel."""
     digest = hashlib.sha256()
     for field in prepared.fields:
         digest.update(field.image.numpy().tobytes())
         digest.update(field.is_valid.numpy().tobytes())
+        digest.update(field.is_known.numpy().tobytes())
         digest.update(field.particles.astype("<f8").tobytes())
         digest.update(field.rejected.astype("<f8").tobytes())
     return digest.hexdigest()[:16]

@@ -17,6 +17,7 @@ from cryopick.execution.local import make_executor
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.io.atomic import writing
 from cryopick.io.micrograph import read_micrograph
+from cryopick.picking.label_edges import unlabelled_band
 from cryopick.picking.network_field import prepare_network_field
 from cryopick.picking.network_parameters import NetworkParameters, NetworkTrainingParameters
 from cryopick.picking.network_pick import network_bytes
@@ -28,6 +29,7 @@ __all__ = ["FIELDS", "PreparedFields", "prepare_fields"]
 
 FIELDS = "fields"  # folder of what was prepared; removed at the end
 _NEAR = 0.5  # diameters: what was rejected so near to a label is the labelled particle
+_WIDEST_BAND = 1.5  # diameters: half of the largest box in use
 
 Points = NDArray[np.float64]
 
@@ -39,7 +41,14 @@ class PreparedFields(NamedTuple):
     micrographs: list[str]
     n_masked: int  # labels where a field is not valid, left out
     n_rejected: int  # rejected particles in use
+    edge_band: float  # A from the edges in which nothing is labelled, so nothing is known
     failed: dict[str, str]  # reasons, by micrograph
+
+    @property
+    def known_share(self) -> float:
+        """Share of the valid pixels on which particles may have been labelled."""
+        valid = sum(int(f.is_valid.sum()) for f in self.fields)
+        return sum(int(f.is_known.sum()) for f in self.fields) / max(valid, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +115,8 @@ def prepare_fields(
     """
     wanted = [_wanted(f, folder, parameters) for f in fields]
     failed = _make_missing(fields, wanted, parameters, compute, progress)
-    found = PreparedFields([], [], 0, 0, failed)
+    band = _unlabelled_band(fields, widest=_WIDEST_BAND * parameters.diameter)
+    found = PreparedFields([], [], 0, 0, band, failed)
     for number, (field, one) in enumerate(zip(fields, wanted, strict=True)):
         if field.micrograph in failed:
             continue
@@ -114,7 +124,9 @@ def prepare_fields(
         if prepared is None:
             continue
         others = np.empty((0, 2)) if rejected is None else rejected[number]
-        made, n_masked = _training_field(field, others, prepared, near=_NEAR * one.diameter)
+        made, n_masked = _training_field(
+            field, others, prepared, near=_NEAR * one.diameter, band=band
+        )
         found = found._replace(n_masked=found.n_masked + n_masked)
         if len(made.particles):
             found.fields.append(made)
@@ -200,8 +212,14 @@ def _load(wanted: _Wanted) -> _Prepared | None:
         return None
 
 
+def _unlabelled_band(fields: Sequence[LabelledField], *, widest: float) -> float:
+    labels = [np.stack([f.y, f.x], axis=1) * f.pixel_size for f in fields]
+    sizes = [(f.size[0] * f.pixel_size, f.size[1] * f.pixel_size) for f in fields]
+    return unlabelled_band(labels, sizes, widest=widest)
+
+
 def _training_field(
-    field: LabelledField, rejected: Points, prepared: _Prepared, *, near: float
+    field: LabelledField, rejected: Points, prepared: _Prepared, *, near: float, band: float
 ) -> tuple[TrainingField, int]:
     """Put labels into a prepared field; also count those where it is not valid."""
     labels = np.stack([field.y, field.x], axis=1)
@@ -215,8 +233,20 @@ def _training_field(
     made = TrainingField(
         image=torch.from_numpy(prepared.image.astype(np.float32)),
         is_valid=torch.from_numpy(prepared.is_valid),
+        is_known=torch.from_numpy(_known(field, prepared, band)),
         particles=places[is_valid],
         rejected=(rejected - prepared.offset) / prepared.scale,
         ignored=np.empty((0, 2)),
     )
     return made, int((~is_valid).sum())
+
+
+def _known(field: LabelledField, prepared: _Prepared, band: float) -> NDArray[np.bool_]:
+    """Where the field is valid and not within a band, A, of the edges of the micrograph."""
+    inside = []
+    for axis in (0, 1):
+        place = np.arange(prepared.is_valid.shape[axis]) * prepared.scale[axis]
+        place = place + prepared.offset[axis]  # px of the micrograph
+        away = np.minimum(place, field.size[axis] - 1 - place) * field.pixel_size
+        inside.append(away >= band)
+    return np.asarray(prepared.is_valid & inside[0][:, None] & inside[1])

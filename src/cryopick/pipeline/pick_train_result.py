@@ -10,13 +10,13 @@ from typing import Any
 from cryopick.io.atomic import writing
 from cryopick.picking.network_fit import TrainedModel, chances
 from cryopick.picking.network_parameters import NetworkTrainingParameters
-from cryopick.pipeline.pick_models import write_model
+from cryopick.pipeline.pick_models import MODEL, write_model
 from cryopick.report.figures import figure_to_png
 from cryopick.report.training_chart import plot_training
 
 __all__ = ["CHART", "MODEL", "PickTraining", "write_training"]
 
-MODEL, CHART = "model.npz", "training.png"
+CHART = "training.png"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,7 @@ class PickTraining:
     n_unlisted: int  # micrographs that only the labels name
     n_unlabelled: int  # micrographs without a label
     n_unused: int  # labelled micrographs that were not needed
+    edge_band: float  # A from the edges of micrographs in which nothing is labelled
     history: Sequence[Mapping[str, float | None]]  # step, loss, average_precision, success
     failed: Mapping[str, str]  # reasons, by micrograph
 
