@@ -75,11 +75,17 @@ def verify(project: Folder, *, is_json: Json = False) -> None:
 
 @project_app.command("rebuild")
 def rebuild(project: Folder, *, is_json: Json = False) -> None:
-    """Make the index of a project anew from its files; bring an older project up to date."""
+    """Make the index of a project anew from its files; bring an older project up to date.
+
+    What killed processes left half written is removed.
+    """
+    from cryopick.io.atomic import find_leftovers
     from cryopick.pipeline.project import Project
     from cryopick.pipeline.project_index import Index
 
     with Project.open(project, tell=warn) as opened:
+        for path in find_leftovers(opened.folder):
+            path.unlink(missing_ok=True)
         Index.rebuild(opened.folder)
         with opened.read_index() as index:
             counts = index.counts()
