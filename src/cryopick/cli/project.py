@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
     from cryopick.pipeline.project_status import JobStatus, ProjectStatus
 
 __all__ = ["project_app"]
+
+
+class Layout(StrEnum):
+    """A program to export to."""
+
+    relion = "relion"
+    scipion = "scipion"
+    cryosparc = "cryosparc"
+
 
 project_app = typer.Typer(
     help="Look at a project, check it, name its jobs, remove outdated ones.", no_args_is_help=True
@@ -155,6 +165,33 @@ def clean(
         [f"Removed {_count(len(numbers), 'job')}."],
         is_json=is_json,
     )
+
+
+@project_app.command("export")
+def export(
+    project: Folder,
+    *,
+    layout: Annotated[Layout, typer.Option(help="The program that will read it.")],
+    out: Annotated[Path, typer.Option(help="A new or empty folder.")],
+    copy: Annotated[
+        bool, typer.Option("--copy", help="RELION: copy images instead of linking to them.")
+    ] = False,
+    is_json: Json = False,
+) -> None:
+    """Write a project as another program reads it: a project of RELION, or tables for the others.
+
+    Only jobs with an alias, and those they are made from, are exported.
+    """
+    from cryopick.pipeline.project import Project
+    from cryopick.pipeline.project_export import export_project
+
+    with Project.open(project, writes=False) as opened:
+        result = export_project(opened, out, layout=layout.value, copies=copy)
+    lines = [f"Wrote {', '.join(result.written[:10])} to {out}."]
+    if len(result.written) > 10:
+        lines = [f"Wrote {len(result.written)} files to {out}."]
+    lines += [f"Note: {note}." for note in result.notes]
+    print_result(result.to_dict(), lines, is_json=is_json)
 
 
 def _require_consent(n_jobs: int) -> None:
