@@ -1,4 +1,4 @@
-"""``cryopick run``: from micrographs to particles and a report with one command."""
+"""``cryopick run``: from micrographs to clean particles with one command."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cryopick.cli.console import EXIT_SOME_FAILED, print_result, progress_bar, warn
-from cryopick.cli.extract import extraction_lines
+from cryopick.cli.console import EXIT_SOME_FAILED, print_result, share_bar, warn
 from cryopick.cli.options import expand_parameters
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.pipeline.run_parameters import RunParameters
@@ -32,41 +31,41 @@ def run_command(
         typer.Option(help="Of the micrographs, instead of what table or headers say. [A]"),
     ] = None,
     compute: ComputeParameters,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the results of other parameters in --out.")
-    ] = False,
     is_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Pick particles, extract them and write a report, unattended.
+    """Pick, classify, train, pick all, and classify again, unattended.
 
-    The project holds pick/, extract/ and report.html. Killed at any time, the same command goes
-    on; run again later, it takes up new micrographs. Exit code 3 says that some were refused,
-    or that no pick became a particle.
+    The CTF is estimated where the table has none, and the diameter if it is not given. Killed at
+    any time, the same command goes on; run again later, it takes up new micrographs. With other
+    parameters it redoes what depends on them, and keeps what was made before. Exit code 3 says
+    that some micrographs were refused, 1 that the run halted, because no class is good, for
+    example; the report says why.
     """
     from cryopick.pipeline.run import run_project
+    from cryopick.pipeline.run_story import step_sentence
 
-    result = run_project(
-        micrographs,
-        out,
-        parameters=parameters,
-        compute=compute,
-        pixel_size=pixel_size,
-        overwrite=overwrite,
-        progress=lambda label: progress_bar(label, is_json=is_json),
-    )
+    told: list[str] = []
+    with share_bar(is_json=is_json) as progress:
+        result = run_project(
+            micrographs,
+            out,
+            parameters=parameters,
+            compute=compute,
+            pixel_size=pixel_size,
+            progress=progress,
+            say=(lambda _: None) if is_json else warn,
+            after=lambda step: told.append(step_sentence(step)),
+        )
     for sentence in result.report_problems:
         warn(sentence)
-    if result.n_refused:
-        warn(f"{result.n_refused} refused; the report says why.")
-    print_result(result.to_dict(), _lines(result), is_json=is_json)
-    if result.n_refused or (result.extraction and not result.extraction.n_particles):
+    if result.refused:
+        warn(f"{len(result.refused)} micrographs refused; the report says why.")
+    print_result(result.to_dict(), _lines(result, told), is_json=is_json)
+    if result.halted is not None:
+        raise result.halted.error
+    if result.refused:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-def _lines(result: RunResult) -> list[str]:
-    counts = result.picking.to_dict()
-    lines = [f"{counts['n_picks']} picks in {len(result.picking.picked)} micrographs."]
-    if result.extraction is not None:
-        lines += extraction_lines(result.extraction)
-    lines.append(f"Report: {result.report}")
-    return lines
+def _lines(result: RunResult, told: list[str]) -> list[str]:
+    return [*told, f"Report: {result.report}"]

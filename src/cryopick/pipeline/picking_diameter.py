@@ -25,6 +25,7 @@ from cryopick.picking.diameter import (
     choose_diameter,
     try_diameter,
 )
+from cryopick.pipeline.diameter_files import write_diameter
 from cryopick.pipeline.job import ProgressCallback
 from cryopick.pipeline.pickers import BlobPicker
 from cryopick.pipeline.picking import picking_job
@@ -33,7 +34,7 @@ from cryopick.pipeline.picking_ctf_parameters import PickingCtfParameters
 from cryopick.tables.micrographs import micrograph_path, open_micrographs, pixel_sizes
 from cryopick.tables.model import Micrographs
 
-__all__ = ["blob_picker"]
+__all__ = ["blob_picker", "estimate_diameter"]
 
 _FIELDS = 4  # micrographs that are tried, evenly spread over the list
 _ESTIMATED = ("min_diameter", "max_diameter")
@@ -113,6 +114,47 @@ def blob_picker(
         max_diameter=round(estimate.max_diameter, 1),
     )
     return BlobPicker(parameters=filled, estimate=estimate)
+
+
+def estimate_diameter(
+    inputs: Sequence[str],
+    folder: Path,
+    *,
+    parameters: BlobParameters,
+    ctf: PickingCtfParameters,
+    compute: ComputeParameters | None = None,
+    progress: ProgressCallback | None = None,
+) -> DiameterEstimate:
+    """Estimate the diameter on four micrographs, spread over the list, and write what was found.
+
+    Parameters
+    ----------
+    inputs
+        One STAR file of micrographs; or paths, folders and globs of images.
+    folder
+        For ``diameter.json`` and ``diameter.png``.
+    parameters
+        Of the picker that tries diameters; its own do not count.
+    ctf
+        Where the CTF of each field comes from.
+    compute
+        How much of the machine to use.
+    progress
+        Called with the number of micrographs tried and in all.
+
+    Raises
+    ------
+    DataError
+        If no diameter explains the micrographs.
+    CryopickError
+        As opening the inputs raises it; a micrograph that cannot be read is passed over, unless
+        none can be read.
+    """
+    compute = compute or ComputeParameters()
+    micrographs = open_micrographs(inputs, **ctf.lens)
+    estimate = _estimate(_trials(micrographs, parameters, ctf, compute.devices), compute, progress)
+    write_diameter(folder, estimate)
+    return estimate
 
 
 def _trials(

@@ -1,37 +1,34 @@
-"""From micrographs to particles and a report, unattended: pick, extract, report.
+"""From micrographs to clean particles with one command that nobody has to watch.
 
-A project is a folder with ``pick`` and ``extract``, one job each, and ``report.html``. The same
-command again goes on where it was stopped, and takes up micrographs that were added.
+The steps are those of RELION's tutorial on picking: CTF, first picks on some micrographs, their
+classes and the good ones among them, a picker trained on these, all picks, particles, classes.
+The same command again does what is new or changed, and nothing else.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cryopick.execution.parameters import ComputeParameters
-from cryopick.extraction.extraction_parameters import ExtractionParameters
-from cryopick.image.fourier import good_size
-from cryopick.io.atomic import make_folder
-from cryopick.picking.log_parameters import LogParameters
-from cryopick.pipeline.extraction import ExtractionResult, extract
-from cryopick.pipeline.job import ProgressCallback
-from cryopick.pipeline.pickers import LogPicker
-from cryopick.pipeline.picking import PickingResult, pick_micrographs
-from cryopick.pipeline.report import write_report
+from cryopick.pipeline.project import Project
+from cryopick.pipeline.run_context import RunContext, StepTell
+from cryopick.pipeline.run_graph import run_graph
 from cryopick.pipeline.run_parameters import RunParameters
-from cryopick.tables.micrographs import open_micrographs, pixel_sizes
+from cryopick.pipeline.run_report import write_run_report
+from cryopick.pipeline.run_steps import box_size_for
+from cryopick.pipeline.runner import Halted, Runner, StepDone
+from cryopick.tables.micrographs import micrograph_path, open_micrographs
 from cryopick.tables.model import Micrographs
-from cryopick.tables.relion import read_picks
+from cryopick.tables.paths import rename_for
+from cryopick.tables.relion import read_micrographs, write_micrographs
 
-__all__ = ["ProgressMaker", "RunResult", "box_size_for", "run_project"]
+__all__ = ["RunResult", "box_size_for", "run_project"]
 
-ProgressMaker = Callable[[str], AbstractContextManager[ProgressCallback | None]]
-_BOX_PER_DIAMETER = 1.5  # leaves a rim of background to normalise on
+MICROGRAPHS, REPORT = "micrographs.star", "report.html"
+_LENS = ("voltage", "spherical_aberration", "amplitude_contrast")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,25 +36,44 @@ class RunResult:
     """What an unattended run made."""
 
     folder: Path
-    picking: PickingResult
-    extraction: ExtractionResult | None  # None where there was no pick
+    steps: tuple[StepDone, ...]  # in order
     report: Path
     report_problems: list[str]  # a sentence for each part that could not be drawn
+    halted: Halted | None  # why it stopped before its last step
 
     @property
-    def n_refused(self) -> int:
-        """Micrographs and files that were left out with a reason."""
-        return len(self.picking.failed) + (len(self.extraction.failures) if self.extraction else 0)
+    def refused(self) -> dict[str, str]:
+        """Micrographs that a step refused, and why."""
+        found: dict[str, str] = {}
+        for step in self.steps:
+            found = dict(step.facts.get("failed") or {}) | found
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Gather the results of the steps, ready for JSON."""
         return {
             "folder": str(self.folder),
-            "pick": self.picking.to_dict(),
-            "extract": self.extraction.to_dict() if self.extraction else None,
+            "steps": {
+                s.name: {
+                    "job": s.number,
+                    "folder": str(s.folder),
+                    "seconds": s.seconds,
+                    "is_new": s.is_new,
+                    **s.facts,
+                }
+                for s in self.steps
+            },
+            "halted": None
+            if self.halted is None
+            else {"step": self.halted.step, "error": str(self.halted.error)},
+            "refused": self.refused,
             "report": str(self.report),
             "report_problems": self.report_problems,
         }
+
+
+def _quiet(*_: object) -> None:
+    pass
 
 
 def run_project(
@@ -67,108 +83,119 @@ def run_project(
     parameters: RunParameters,
     compute: ComputeParameters | None = None,
     pixel_size: float | None = None,
-    overwrite: bool = False,
-    progress: ProgressMaker = lambda _: nullcontext(None),
+    progress: StepTell = _quiet,
+    say: Callable[[str], None] = _quiet,
+    after: Callable[[StepDone], None] = _quiet,
 ) -> RunResult:
-    """Pick, extract and report.
+    """Do what a project still lacks of a run.
 
     Parameters
     ----------
     inputs
         One STAR file of RELION; or paths, folders and globs of images.
     folder
-        Of the project.
+        Of the project, which is made if need be. Results of other parameters stay in their jobs.
     parameters
-        What to look for and what to write.
+        Of the run.
     compute
         How much of the machine to use.
     pixel_size
         A/px of all micrographs, instead of what their table or headers say.
-    overwrite
-        Throw away what other parameters left in `folder`.
     progress
-        Given the name of a step, opens what its progress is told to.
+        Called with the step, its share done from 0 to 1, and a note.
+    say
+        Called with sentences for the user.
+    after
+        Called when a step is done, with what it came to.
 
     Returns
     -------
     RunResult
-        Micrographs that were refused are listed in the results of the steps.
+        Micrographs that were refused, and why the run halted if it did: after classes of which
+        none is good, for example. The report is written in any case.
 
     Raises
     ------
+    ProjectError
+        If the folder holds something else, or another process manages the project.
     CryopickError
-        If the inputs, the project folder or the parameters do not allow a run.
+        If the inputs or parameters do not allow a run, or the project cannot be written.
     """
     folder, compute = Path(folder), compute or ComputeParameters()
-    micrographs = open_micrographs(inputs, pixel_size=pixel_size)
-    for_picking = LogParameters(
-        min_diameter=parameters.min_diameter,
-        max_diameter=parameters.max_diameter,
-        white_particles=parameters.white_particles,
-    )
-    for_extraction = _extraction_parameters(parameters, micrographs)
-    make_folder(folder)
-    with progress("Picking") as tell:
-        picking = pick_micrographs(
-            inputs,
-            folder / "pick",
-            picker=LogPicker(parameters=for_picking),
-            compute=compute,
-            pixel_size=pixel_size,
-            overwrite=overwrite,
-            progress=tell,
-        )
-    extraction = None
-    if any(m.n_picks for m in picking.picked):
-        coordinates = picking.folder / "autopick.star"
-        with progress("Extracting") as tell:
-            extraction = extract(
-                micrographs,
-                read_picks(coordinates),
-                folder / "extract",
-                parameters=for_extraction,
+    lens = {name: getattr(parameters, name) for name in _LENS}
+    micrographs = open_micrographs(inputs, pixel_size=pixel_size, **lens)
+    graph = run_graph(parameters, has_ctf=_has_ctf(micrographs), pixel_size=pixel_size)
+    with Project.open(folder, create=True, tell=say) as project:
+        for note in project.notes:
+            say(note)
+        table = _write_table(folder / MICROGRAPHS, micrographs)
+        project.write_run_parameters({**parameters.to_dict(), "pixel_size": pixel_size})
+        names = [step.name for step in graph]
+
+        def context(folders: Mapping[str, Path], name: str) -> RunContext:
+            place = f"{names.index(name) + 1} of {len(names)}"
+            return RunContext(
+                table=table,
+                parameters=parameters,
                 compute=compute,
-                inputs=[*inputs, str(coordinates)],
-                overwrite=overwrite,
-                progress=tell,
+                folders=folders,
+                tell=lambda step, share, note: progress(f"{step} ({place})", share, note),
+                say=say,
             )
-    report = folder / "report.html"
-    problems = write_report(
-        report,
-        title=f"Particles of {folder.resolve().name}",
-        micrographs=micrographs,
-        picking=picking,
-        extraction=extraction,
-        parameters=for_picking,
-    )
+
+        runner = Runner(
+            project=project,
+            context=context,
+            paths=_paths(read_micrographs(table)),
+            pixel_size=pixel_size,
+            after=after,
+        )
+        runner.run(graph)
+        problems = write_run_report(
+            folder / REPORT,
+            title=f"Particles of {folder.resolve().name}",
+            table=table,
+            parameters=parameters,
+            steps=tuple(runner.done.values()),
+            halted=runner.halted,
+        )
     return RunResult(
         folder=folder,
-        picking=picking,
-        extraction=extraction,
-        report=report,
+        steps=tuple(runner.done.values()),
+        report=folder / REPORT,
         report_problems=problems,
+        halted=runner.halted,
     )
 
 
-def box_size_for(diameter: float, *, pixel_size: float) -> int:
-    """Choose a box, px, for particles of a diameter in A.
-
-    Examples
-    --------
-    >>> box_size_for(180.0, pixel_size=1.5)
-    180
-    """
-    return good_size(max(8, math.ceil(_BOX_PER_DIAMETER * diameter / pixel_size)), even=True)
+def _has_ctf(micrographs: Micrographs) -> bool:
+    rows = micrographs.rows
+    return "defocus_u" in rows and bool(rows["defocus_u"].notna().all())
 
 
-def _extraction_parameters(
-    parameters: RunParameters, micrographs: Micrographs
-) -> ExtractionParameters:
-    # Of several pixel sizes the finest gives a box that is large enough for all.
-    finest = float(pixel_sizes(micrographs).min())
-    return ExtractionParameters(
-        box_size=parameters.box_size or box_size_for(parameters.max_diameter, pixel_size=finest),
-        rescale=parameters.rescale,
-        invert_contrast=not parameters.white_particles,
-        float16=parameters.float16,
-    )
+def _paths(micrographs: Micrographs) -> list[Path]:
+    names = [str(name) for name in micrographs.rows["micrograph"]]
+    return [micrograph_path(name, micrographs.source).resolve() for name in names]
+
+
+def _write_table(path: Path, given: Micrographs) -> Path:
+    """Write the micrographs that a run was given; a table that says the same stays as it is."""
+    names = [str(name) for name in given.rows["micrograph"]]
+    renamed = [rename_for(name, source=given.source, target=path) for name in names]
+    table = replace(given, rows=given.rows.assign(micrograph=renamed))
+    if path.exists():
+        before = read_micrographs(path)
+        if _paths(before) == _paths(given) and _says_the_same(before, given):
+            return path
+    write_micrographs(path, table)
+    return path
+
+
+def _says_the_same(before: Micrographs, given: Micrographs) -> bool:
+    one, other = (m.rows.drop(columns="micrograph") for m in (before, given))
+    common = [c for c in other if c in one]
+    if set(other) - set(one) or len(before.optics) != len(given.optics):
+        return False
+    rows = one[common].reset_index(drop=True).equals(other[common].reset_index(drop=True))
+    shared = [c for c in given.optics if c in before.optics]
+    return rows and before.optics[shared].equals(given.optics[shared])

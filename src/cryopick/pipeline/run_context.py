@@ -1,0 +1,109 @@
+"""What the steps of an unattended run share: the micrographs, the folders, what is known so far."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cryopick.execution.parameters import ComputeParameters
+from cryopick.pipeline.run_parameters import RunParameters, Sizes
+from cryopick.tables.micrographs import micrograph_path
+from cryopick.tables.paths import rename_for
+from cryopick.tables.relion import read_micrographs, write_micrographs
+
+__all__ = ["CTF_TABLE", "Outcome", "RunContext", "StepTell", "write_first"]
+
+CTF_TABLE = "micrographs_ctf.star"
+_TRUSTED = 0.5  # share of the fields whose fits can be trusted, for the CTF to be used at all
+
+StepTell = Callable[[str, float, str], None]  # what is done, its share, a note
+
+
+def _quiet(*_: object) -> None:
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a step has made."""
+
+    content: tuple[Path, ...]  # files that tell whether it is the same result as before
+    facts: Mapping[str, Any]  # numbers for the story of the run
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """What a step is given."""
+
+    table: Path  # of all micrographs
+    parameters: RunParameters
+    compute: ComputeParameters
+    folders: Mapping[str, Path] = field(default_factory=dict)  # of the steps before
+    tell: StepTell = _quiet
+    say: Callable[[str], None] = _quiet  # sentences for the user
+
+    def micrographs(self) -> Path:
+        """Name the table of the micrographs, with their CTF where it was estimated."""
+        estimated = self.folders.get("ctf")
+        return self.table if estimated is None else estimated / CTF_TABLE
+
+    @property
+    def uses_ctf(self) -> bool:
+        """Whether the CTF is known, and trusted for half of the micrographs or more."""
+        if self.parameters.ctf == "ignore":
+            return False
+        rows = read_micrographs(self.micrographs()).rows
+        if "is_ctf_trusted" in rows:
+            return float(np.mean(rows["is_ctf_trusted"].astype(float))) >= _TRUSTED
+        return "defocus_u" in rows
+
+    @property
+    def sizes(self) -> Sizes:
+        """How large particles are: as told, or as estimated before."""
+        told = self.parameters.sizes
+        if told is not None:
+            return told
+        values = json.loads((self.folders["diameter"] / "diameter.json").read_bytes())
+        return Sizes(
+            diameter=values["diameter"],
+            min_diameter=values["min_diameter"],
+            max_diameter=values["max_diameter"],
+        )
+
+    def counted(self, label: str) -> Callable[[int, int], None]:
+        """Progress of a step that counts items."""
+        return lambda done, total: self.tell(label, done / max(total, 1), f"{done} of {total}")
+
+
+def write_first(source: Path, target: Path, *, wanted: Sequence[Path]) -> Path:
+    """Write a table of some micrographs of another table; for all of them, name that itself.
+
+    Parameters
+    ----------
+    source
+        The table.
+    target
+        To be written.
+    wanted
+        Where the micrographs lie; those that `source` does not list are passed over.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    table = read_micrographs(source)
+    known = {path.resolve() for path in wanted}
+    names = [str(n) for n in table.rows["micrograph"]]
+    is_wanted = [micrograph_path(n, source).resolve() in known for n in names]
+    if all(is_wanted):
+        return source
+    rows = table.rows[is_wanted].reset_index(drop=True)
+    renamed = [rename_for(str(n), source=source, target=target) for n in rows["micrograph"]]
+    write_micrographs(target, replace(table, rows=rows.assign(micrograph=renamed)))
+    return target

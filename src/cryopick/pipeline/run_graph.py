@@ -1,0 +1,114 @@
+"""The steps of an unattended run, and which parameters each depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from cryopick.errors import ParameterError
+from cryopick.pipeline.planner import Step
+from cryopick.pipeline.run_parameters import RunParameters
+
+__all__ = ["TRIED_FOR_DIAMETER", "run_graph", "step_parameters"]
+
+TRIED_FOR_DIAMETER = 8  # micrographs, the first; of these a few are tried
+_VERSION = 1  # of what the steps do; another makes results of before outdated
+_SIZES = ("diameter", "min_diameter", "max_diameter")
+_LENS = ("voltage", "spherical_aberration", "amplitude_contrast")
+_CUT = ("white_particles", "float16", *_SIZES)
+_DEPENDS: Mapping[str, tuple[str, ...]] = {
+    "ctf": _LENS,
+    "diameter": ("white_particles", "ctf", *_LENS),
+    "first_picks": ("first_picker", "white_particles", "subset", "ctf", *_SIZES, *_LENS),
+    "first_particles": ("coarse_pixel_size", *_CUT),
+    "first_classes": ("first_classes", "ctf", "seed", *_SIZES),
+    "first_selection": ("minimum_score",),
+    "training": ("picker", "white_particles", "seed", *_SIZES),
+    "picks": ("picker", "training", "white_particles", "ctf", *_SIZES, *_LENS),
+    "particles": ("threshold", "box_size", "rescale", *_CUT),
+    "classes": ("classes", "ctf", "seed", *_SIZES),
+    "selection": ("minimum_score",),
+}
+_SETS = ("first_classes", "first_selection", "training", "classes", "selection")
+
+
+def step_parameters(
+    name: str, parameters: RunParameters, *, pixel_size: float | None
+) -> dict[str, Any]:
+    """Values that the results of a step depend on, beside what the steps before it made."""
+    values = parameters.to_dict()
+    return {n: values[n] for n in _DEPENDS[name]} | {"pixel_size": pixel_size}
+
+
+def run_graph(
+    parameters: RunParameters, *, has_ctf: bool, pixel_size: float | None
+) -> tuple[Step, ...]:
+    """Make the steps of a run, in order.
+
+    Parameters
+    ----------
+    parameters
+        Of the run.
+    has_ctf
+        Whether the table of the micrographs says the CTF of each.
+    pixel_size
+        A/px of all micrographs, where the user says it.
+
+    Raises
+    ------
+    ParameterError
+        If the run is to end with a step that it does not have.
+    """
+    needs = _needs(parameters, has_ctf=has_ctf)
+    if parameters.until not in needs:
+        raise ParameterError(
+            "until",
+            must=f"name a step of this run, one of {', '.join(needs)}",
+            got=parameters.until,
+            remedy="Change --until",
+        )
+    names = list(needs)
+    steps = []
+    for name in names[: names.index(parameters.until) + 1]:
+        values = step_parameters(name, parameters, pixel_size=pixel_size)
+        text = json.dumps([_VERSION, values], sort_keys=True)
+        firsts = {"diameter": TRIED_FOR_DIAMETER, "first_picks": parameters.subset}
+        steps.append(
+            Step(
+                name=name,
+                digest=hashlib.sha256(text.encode()).hexdigest()[:16],
+                needs=needs[name],
+                is_set=name in _SETS,
+                first=firsts.get(name),
+            )
+        )
+    return tuple(steps)
+
+
+def _needs(parameters: RunParameters, *, has_ctf: bool) -> dict[str, tuple[str, ...]]:
+    """List steps in order, and the steps before them that they need."""
+    needs: dict[str, tuple[str, ...]] = {}
+    base: tuple[str, ...] = ()
+    if parameters.ctf == "auto" and not has_ctf:
+        needs["ctf"] = ()
+        base = ("ctf",)
+    if parameters.sizes is None:
+        needs["diameter"] = base
+        base = (*base, "diameter")
+    learned = base
+    if parameters.is_trained:
+        needs["first_picks"] = base
+        needs["first_particles"] = ("first_picks", *base)
+        needs["first_classes"] = ("first_particles",)
+        needs["first_selection"] = ("first_classes",)
+        learned = (*base, "first_selection")
+        if parameters.picker != "template":
+            needs["training"] = ("first_selection",)
+            learned = (*base, "training")
+    needs["picks"] = learned
+    needs["particles"] = ("picks", *base)
+    needs["classes"] = ("particles",)
+    needs["selection"] = ("classes",)
+    return needs

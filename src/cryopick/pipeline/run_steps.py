@@ -1,0 +1,342 @@
+"""What each step of an unattended run does in the folder of its job.
+
+All of it is the work of commands that a user could give one by one; here are their parameters,
+derived from those of the run and from what the steps before have found. Each step can be killed
+and called again, as these commands can.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cryopick.class2d.em_parameters import ClassificationParameters
+from cryopick.errors import CryopickError, DataError
+from cryopick.extraction.extraction_parameters import ExtractionParameters
+from cryopick.image.fourier import good_size
+from cryopick.picking.blob_parameters import BlobParameters
+from cryopick.picking.log_parameters import LogParameters
+from cryopick.picking.network_parameters import NetworkParameters, NetworkTrainingParameters
+from cryopick.picking.template_parameters import TemplateParameters
+from cryopick.picking.topaz_parameters import TopazPickParameters, TopazTrainParameters
+from cryopick.pipeline.class2d import classify_particles
+from cryopick.pipeline.class2d_parameters import ClassificationRunParameters
+from cryopick.pipeline.class2d_run import ClassificationProgress
+from cryopick.pipeline.ctf_estimate import estimate_ctfs
+from cryopick.pipeline.extraction import extract
+from cryopick.pipeline.network_picker import make_network_picker
+from cryopick.pipeline.pick_train import train_picker
+from cryopick.pipeline.pickers import BlobPicker, LogPicker, Picker, make_template_picker
+from cryopick.pipeline.picking import PickingResult, pick_micrographs
+from cryopick.pipeline.picking_ctf_parameters import PickingCtfParameters
+from cryopick.pipeline.picking_diameter import estimate_diameter
+from cryopick.pipeline.run_context import Outcome, RunContext, write_first
+from cryopick.pipeline.select_classes import select_classes
+from cryopick.pipeline.topaz_pick import pick_with_topaz
+from cryopick.pipeline.topaz_train import train_topaz
+from cryopick.selection.select_classes_parameters import SelectClassesParameters
+from cryopick.tables.micrographs import open_micrographs, pixel_sizes
+from cryopick.tables.relion import read_particles, read_picks
+
+__all__ = ["STEPS", "StepFunction", "box_size_for"]
+
+StepFunction = Callable[[RunContext, Path, Sequence[Path]], Outcome]
+_BOX_PER_DIAMETER = 1.5  # leaves a rim of background to normalise on
+_MASK_PER_LARGEST = 1.05  # of the classes, over the largest diameter
+_PIXELS_PER_DIAMETER, _COARSEST = 32.0, 5.0  # of the first particles; A
+_FIRST = (40, 10, 50)  # particles for a class, fewest and most classes
+_FINAL = (60, 10, 100)
+_FEWEST = 50  # first particles, to classify and to learn from
+
+
+def box_size_for(diameter: float, *, pixel_size: float) -> int:
+    """Choose a box, px, for particles of a diameter in A.
+
+    Examples
+    --------
+    >>> box_size_for(180.0, pixel_size=1.5)
+    180
+    """
+    return good_size(max(8, math.ceil(_BOX_PER_DIAMETER * diameter / pixel_size)), even=True)
+
+
+def _ctf(run: RunContext, folder: Path, wanted: Sequence[Path]) -> Outcome:
+    table = write_first(run.table, folder / "subset.star", wanted=wanted)
+    result = estimate_ctfs(
+        [str(table)], folder, compute=run.compute, progress=run.counted("Estimating the CTF")
+    )
+    return Outcome(content=(result.table,), facts=_plain(result.to_dict()))
+
+
+def _diameter(run: RunContext, folder: Path, wanted: Sequence[Path]) -> Outcome:
+    table = write_first(run.micrographs(), folder / "subset.star", wanted=wanted)
+    found = estimate_diameter(
+        [str(table)],
+        folder,
+        parameters=BlobParameters(white_particles=run.parameters.white_particles),
+        ctf=_picking_ctf(run),
+        compute=run.compute,
+        progress=run.counted("Estimating the diameter"),
+    )
+    sizes = {n: getattr(found, n) for n in ("diameter", "min_diameter", "max_diameter")}
+    return Outcome(content=(folder / "diameter.json",), facts=sizes)
+
+
+def _first_picks(run: RunContext, folder: Path, wanted: Sequence[Path]) -> Outcome:
+    low, high = run.sizes.min_diameter, run.sizes.max_diameter
+    kind = LogParameters if run.parameters.first_picker == "log" else BlobParameters
+    chosen = kind(
+        min_diameter=low, max_diameter=high, white_particles=run.parameters.white_particles
+    )
+    picker: Picker
+    if isinstance(chosen, LogParameters):
+        picker = LogPicker(parameters=chosen)
+    else:
+        picker = BlobPicker(parameters=chosen)
+    table = write_first(run.micrographs(), folder / "subset.star", wanted=wanted)
+    return _pick(run, folder, table, picker)
+
+
+def _picks(run: RunContext, folder: Path, wanted: Sequence[Path]) -> Outcome:
+    parameters, diameter = run.parameters, run.sizes.diameter
+    table = write_first(run.micrographs(), folder / "subset.star", wanted=wanted)
+    white = parameters.white_particles
+    if parameters.picker == "topaz":
+        model = str(run.folders["training"] / "model.sav") if parameters.is_trained else ""
+        result = pick_with_topaz(
+            [str(table)],
+            folder,
+            parameters=TopazPickParameters(diameter=diameter, model=model, white_particles=white),
+            progress=run.counted("Picking with Topaz"),
+        )
+        return _picked(result)
+    if parameters.picker == "template":
+        templates = TemplateParameters(diameter=run.sizes.max_diameter, white_particles=white)
+        picker: Picker = make_template_picker(run.folders["first_selection"], parameters=templates)
+    else:
+        path = run.folders["training"] if parameters.is_trained else None
+        of_network = NetworkParameters(diameter=diameter, white_particles=white)
+        picker = make_network_picker(path, parameters=of_network)
+    return _pick(run, folder, table, picker)
+
+
+def _pick(run: RunContext, folder: Path, table: Path, picker: Picker) -> Outcome:
+    uses_ctf = not isinstance(picker, LogPicker) and picker.name != "pick network"
+    result = pick_micrographs(
+        [str(table)],
+        folder,
+        picker=picker,
+        ctf=_picking_ctf(run) if uses_ctf else None,
+        compute=run.compute,
+        progress=run.counted("Picking"),
+    )
+    return _picked(result)
+
+
+def _picked(result: PickingResult) -> Outcome:
+    if result.micrographs and not result.picked:
+        raise CryopickError(
+            "micrographs",
+            must="be readable, one at least",
+            got=f"{len(result.failed)} refused",
+            remedy=f"The first: {result.failed[0].error}",
+        )
+    table = result.folder / "autopick.star"
+    files = (table, *sorted(result.folder.glob("*_autopick.star")))
+    return Outcome(content=tuple(f for f in files if f.exists()), facts=_plain(result.to_dict()))
+
+
+def _first_particles(run: RunContext, folder: Path, wanted: Sequence[Path]) -> Outcome:
+    finest = _finest_pixel(run)
+    box = box_size_for(run.sizes.max_diameter, pixel_size=finest)
+    coarse = run.parameters.coarse_pixel_size
+    coarse = coarse or min(run.sizes.diameter / _PIXELS_PER_DIAMETER, _COARSEST)
+    small = good_size(max(16, math.ceil(box * finest / coarse)), even=True)
+    parameters = ExtractionParameters(
+        box_size=box,
+        rescale=0 if small >= box else small,
+        invert_contrast=not run.parameters.white_particles,
+        float16=run.parameters.float16,
+    )
+    table = write_first(run.micrographs(), folder / "subset.star", wanted=wanted)
+    return _extract(run, folder, table, run.folders["first_picks"], parameters)
+
+
+def _particles(run: RunContext, folder: Path, wanted: Sequence[Path]) -> Outcome:
+    chosen = run.parameters
+    box = chosen.box_size or box_size_for(run.sizes.max_diameter, pixel_size=_finest_pixel(run))
+    parameters = ExtractionParameters(
+        box_size=box,
+        rescale=chosen.rescale,
+        invert_contrast=not chosen.white_particles,
+        float16=chosen.float16,
+        minimum_fom=chosen.threshold,
+    )
+    table = write_first(run.micrographs(), folder / "subset.star", wanted=wanted)
+    return _extract(run, folder, table, run.folders["picks"], parameters)
+
+
+def _extract(
+    run: RunContext, folder: Path, table: Path, picks: Path, parameters: ExtractionParameters
+) -> Outcome:
+    coordinates = picks / "autopick.star"
+    result = extract(
+        open_micrographs([str(table)]),
+        read_picks(coordinates),
+        folder,
+        parameters=parameters,
+        compute=run.compute,
+        inputs=[str(table), str(coordinates)],
+        progress=run.counted("Extracting"),
+    )
+    if result.particles is None:
+        raise DataError(
+            str(coordinates),
+            must="give particles that can be cut out",
+            got="none",
+            remedy="Look at the report; change the diameters, or choose another picker",
+        )
+    facts = {**result.to_dict(), "box_size": parameters.box_size}
+    return Outcome(content=(Path(result.particles),), facts=_plain(facts))
+
+
+def _first_classes(run: RunContext, folder: Path, _: Sequence[Path]) -> Outcome:
+    return _classify(
+        run, folder, run.folders["first_particles"], run.parameters.first_classes, _FIRST
+    )
+
+
+def _classes(run: RunContext, folder: Path, _: Sequence[Path]) -> Outcome:
+    return _classify(run, folder, run.folders["particles"], run.parameters.classes, _FINAL)
+
+
+def _classify(
+    run: RunContext, folder: Path, source: Path, given: int | None, rule: tuple[int, int, int]
+) -> Outcome:
+    path = source / "particles.star"
+    particles = read_particles(path)
+    if len(particles) < _FEWEST:
+        raise DataError(
+            str(path),
+            must=f"hold at least {_FEWEST} particles to be classified",
+            got=f"{len(particles)}",
+            remedy="Give more micrographs, look at the picks, or use --picker general",
+        )
+    each, fewest, most = rule
+    result = classify_particles(
+        particles,
+        folder,
+        parameters=ClassificationParameters(
+            classes=given or min(max(len(particles) // each, fewest), most),
+            diameter=run.sizes.diameter,
+            mask_diameter=_MASK_PER_LARGEST * run.sizes.max_diameter,
+            ctf="full" if run.uses_ctf else "none",
+            seed=run.parameters.seed,
+        ),
+        compute=ClassificationRunParameters(
+            device=run.compute.device, threads=run.compute.threads, memory=run.compute.memory
+        ),
+        inputs=[str(path)],
+        progress=_classifying(run),
+        tell=run.say,
+    ).values
+    return Outcome(content=(Path(result["particles"]),), facts=_plain(result))
+
+
+def _classifying(run: RunContext) -> Callable[[ClassificationProgress], None]:
+    def tell(now: ClassificationProgress) -> None:
+        share = now.done / max(now.total, 1)
+        if not now.n_iterations:
+            run.tell(now.step, share, "")
+            return
+        found = "" if now.resolution is None else f", {now.resolution:.1f} A"
+        note = f"iteration {now.iteration + 1} of {now.n_iterations}{found}"
+        run.tell("Classifying", (now.iteration + share) / now.n_iterations, note)
+
+    return tell
+
+
+def _first_selection(run: RunContext, folder: Path, _: Sequence[Path]) -> Outcome:
+    return _select(run, folder, run.folders["first_classes"])
+
+
+def _selection(run: RunContext, folder: Path, _: Sequence[Path]) -> Outcome:
+    return _select(run, folder, run.folders["classes"])
+
+
+def _select(run: RunContext, folder: Path, classes: Path) -> Outcome:
+    run.tell("Scoring the classes", 0.0, "")
+    chosen = SelectClassesParameters(minimum_score=run.parameters.minimum_score)
+    result = select_classes(classes, folder, chosen, overwrite=True).values
+    run.tell("Scoring the classes", 1.0, "")
+    return Outcome(content=(folder / "particles.star",), facts=_plain(result))
+
+
+def _training(run: RunContext, folder: Path, _: Sequence[Path]) -> Outcome:
+    labels = run.folders["first_selection"] / "particles.star"
+    table, diameter = run.micrographs(), run.sizes.diameter
+    white = run.parameters.white_particles
+    if run.parameters.picker == "topaz":
+        topaz = train_topaz(
+            [str(table)],
+            labels,
+            folder,
+            parameters=TopazTrainParameters(
+                diameter=diameter, white_particles=white, seed=run.parameters.seed
+            ),
+            progress=run.counted("Training Topaz"),
+        )
+        return Outcome(content=(topaz.model,), facts=_plain(topaz.to_dict()))
+    trained = train_picker(
+        labels,
+        folder,
+        parameters=NetworkTrainingParameters(
+            diameter=diameter, white_particles=white, seed=run.parameters.seed
+        ),
+        micrographs=[str(table)],
+        rejected=_all_classified(run.folders["first_classes"]),
+        compute=run.compute,
+        progress=run.tell,
+    )
+    return Outcome(content=(trained.model,), facts=_plain(trained.to_dict()))
+
+
+def _all_classified(folder: Path) -> Path:
+    """Name the table of all particles that the good classes were chosen from."""
+    return max(folder.glob("run_it*_data.star"))
+
+
+def _picking_ctf(run: RunContext) -> PickingCtfParameters:
+    if not run.uses_ctf:
+        return PickingCtfParameters(ctf="ignore")
+    return PickingCtfParameters(ctf="table")
+
+
+def _finest_pixel(run: RunContext) -> float:
+    """Of several pixel sizes, A, the finest gives a box that is large enough for all."""
+    return float(pixel_sizes(open_micrographs([str(run.micrographs())])).min())
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers and words of a result, without what is long."""
+    kept = (int, float, str, bool, type(None))
+    small = {k: v for k, v in values.items() if isinstance(v, kept)}
+    failed = values.get("failed") or values.get("failures") or {}
+    return small | {"failed": dict(failed), "warnings": list(values.get("warnings") or ())}
+
+
+STEPS: Mapping[str, StepFunction] = {
+    "ctf": _ctf,
+    "diameter": _diameter,
+    "first_picks": _first_picks,
+    "first_particles": _first_particles,
+    "first_classes": _first_classes,
+    "first_selection": _first_selection,
+    "training": _training,
+    "picks": _picks,
+    "particles": _particles,
+    "classes": _classes,
+    "selection": _selection,
+}
