@@ -27,7 +27,7 @@ from cryopick.pipeline.pick_models import write_model
 from empty_fields import make_empty_field
 from simulated_fields import draw_fields, make_fields
 
-SETS, EMPTY, STEPS = 110, 90, 2600
+SETS, EMPTY, STEPS = 110, 180, 4000
 _HELD_OUT = 10  # every so many
 
 
