@@ -211,9 +211,33 @@ def test_a_claim_that_a_killed_follower_left_does_not_close_the_project(tmp_path
     )
     (tmp_path / ".project.takeover.theirs").write_text(json.dumps(asdict(dead)))
 
-    Project.open(tmp_path, create=True, times=Clock().times).close()
+    clock = Clock()
+
+    Project.open(tmp_path, create=True, times=clock.times).close()
 
     assert not (tmp_path / ".project.takeover.theirs").exists()
+    assert clock.now - 1000.0 <= 61.0  # the dead claimant is not waited for
+
+
+def test_one_that_comes_late_to_follow_a_silent_holder_does_not_push_out_the_new_one(
+    tmp_path, monkeypatch
+):
+    write_foreign(tmp_path)
+    first, late = (Lease(tmp_path, times=Clock().times) for _ in range(2))
+    create = Lease._create
+
+    def create_after_the_first(self, path):
+        if self is late and "takeover" in path.name and not (tmp_path / "done").exists():
+            (tmp_path / "done").touch()
+            first.acquire()
+        return create(self, path)
+
+    monkeypatch.setattr(Lease, "_create", create_after_the_first)
+
+    with pytest.raises(ProjectError, match="managed by one run at a time"):
+        late.acquire()
+    first.require()
+    first.release()
 
 
 def test_a_manager_whose_lease_was_taken_stops_before_it_commits_anything(tmp_path):
