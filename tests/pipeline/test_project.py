@@ -215,6 +215,21 @@ def test_only_outdated_jobs_that_nothing_kept_is_made_of_are_removed(project):
     assert verify_project(project.folder) == []
 
 
+def test_of_an_item_that_was_done_again_the_files_of_the_last_time_are_promised(project):
+    folder = project.job_folder(project.new_job("pick", "a").number)
+    lines = [("a", "old.star", ""), ("b", "b.star", ""), ("a", "new.star", ""), ("b", "", "bad")]
+    with (folder / "ledger.jsonl").open("w") as ledger:
+        for key, file, error in lines:
+            summary = {"files": [file]} if file else {}
+            line = {"key": key, "identity": "", "summary": summary, "error": error}
+            ledger.write(json.dumps(line) + "\n")
+    project.update_index()
+
+    (fault,) = verify_project(project.folder)
+
+    assert fault == f"{folder / 'new.star'} of a is missing."
+
+
 @pytest.mark.parametrize("make", ["absent", "empty", "hidden"])
 def test_an_empty_folder_becomes_a_project_only_when_asked(tmp_path, make):
     folder = tmp_path / "new"
