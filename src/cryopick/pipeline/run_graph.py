@@ -25,7 +25,7 @@ _DEPENDS: Mapping[str, tuple[str, ...]] = {
     "first_particles": ("coarse_pixel_size", *_CUT),
     "first_classes": ("first_classes", "ctf", "seed", *_SIZES),
     "first_selection": ("minimum_score",),
-    "training": ("picker", "white_particles", "seed", *_SIZES),
+    "training": ("picker", "training_steps", "white_particles", "seed", *_SIZES),
     "picks": ("picker", "training", "white_particles", "ctf", *_SIZES, *_LENS),
     "particles": ("threshold", "box_size", "rescale", *_CUT),
     "classes": ("classes", "ctf", "seed", *_SIZES),

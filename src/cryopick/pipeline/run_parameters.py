@@ -128,6 +128,11 @@ class RunParameters(Parameters):
         unit="A",
         above=0,
     )
+    training_steps: int | None = option(
+        None,
+        help="Steps of training the network at most; as many as `pick train` does if not given.",
+        minimum=1,
+    )
     float16: bool = option(
         default=False, help="Write particles in half precision, for RELION 4 and later."
     )

@@ -289,11 +289,13 @@ def _training(run: RunContext, folder: Path, _: Sequence[Path]) -> Outcome:
             progress=run.counted("Training Topaz"),
         )
         return Outcome(content=(topaz.model,), facts=_plain(topaz.to_dict()))
+    given = run.parameters.training_steps
+    steps = {} if given is None else {"steps": given}
     trained = train_picker(
         labels,
         folder,
         parameters=NetworkTrainingParameters(
-            diameter=diameter, white_particles=white, seed=run.parameters.seed
+            diameter=diameter, white_particles=white, seed=run.parameters.seed, **steps
         ),
         micrographs=[str(table)],
         rejected=_all_classified(run.folders["first_classes"]),
