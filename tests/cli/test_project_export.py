@@ -24,13 +24,14 @@ pytest_plugins = ("command_world",)
 NAMES = re.compile(r"(?:\d+@)?((?:Import|CtfFind|AutoPick|Extract|Class2D|Select)/[^\s:]+)")
 OPTICS = ("rlnOpticsGroupName", "rlnOpticsGroup", "rlnMicrographPixelSize")
 OPTICS += ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
+PICKS = "work/jobs/0002_pick/autopick.star"
 CLASSES = ["--classes", "2", "--diameter", "150", "--iterations", "2", "--no-junk"]
 CLASSES += ["--threads", "1"]
 STEPS = {
     "ctf": (["ctf", "estimate", "mics.star", *ALONE], {}),
     "pick": (["pick", "log", "work/ctf/micrographs_ctf.star", *DIAMETERS, *ALONE], {"ctf": "ctf"}),
     "extract": (
-        ["extract", "work/ctf/micrographs_ctf.star", "work/pick", *BOX, *ALONE],
+        ["extract", "work/ctf/micrographs_ctf.star", PICKS, *BOX, *ALONE],
         {"ctf": "ctf", "pick": "pick"},
     ),
     "classes": (
@@ -147,6 +148,9 @@ def test_relion_opens_the_pipeline_and_makes_a_job_of_an_exported_one(relion):
     edges = pipeline["pipeline_input_edges"]
     used = set(edges[edges["rlnPipeLineEdgeProcess"] == "Class2D/job008/"].iloc[:, 0])
     assert len(pipeline["pipeline_processes"]) == 8
+    options = read_star(relion / "Extract/job007/job.star")["joboptions_values"]
+    values = dict(options.itertuples(index=False))
+    assert values["coords_suffix"] == "AutoPick/job003/coords_suffix_autopick.star"
     assert used == {"Extract/job004/particles.star"}
 
 

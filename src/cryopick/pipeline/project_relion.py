@@ -130,10 +130,11 @@ class _Export:
         folder, name = self._project.job_folder(job.number), self._names[job.number]
         made = {f"{name}/{file}": kind for file, kind in _made(folder).items()}
         used = [self._rename(i, folder / "job.json") for i in _inputs(folder)]
-        for other, _ in self._jobs:  # made from all of a job if no file of it was named
+        for other, kind in self._jobs:  # of picks, RELION 3 and 4 want different files
             is_upstream = (other.step, other.identity) in job.upstream.items()
             nodes = self._nodes_of(self._names[other.number])
-            if is_upstream and not set(nodes) & set(used):
+            is_named = bool(set(nodes) & set(used))
+            if (is_named and kind == "AutoPick") or (is_upstream and not is_named):
                 used += nodes
         return RelionProcess(name=name, made=made, used=tuple(dict.fromkeys(used)))
 
