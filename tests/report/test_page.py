@@ -9,14 +9,13 @@ import pytest
 
 from cryopick.report.blocks import (
     Command,
-    Field,
     chart_block,
     command_block,
-    field_blocks,
     grid_block,
     image_block,
     table_block,
 )
+from cryopick.report.field_blocks import Field, field_blocks
 from cryopick.report.figures import (
     plot_defocus,
     plot_diameters,

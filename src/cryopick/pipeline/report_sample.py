@@ -11,11 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cryopick.io.micrograph import read_micrograph
-from cryopick.pipeline.picking import PickedMicrograph
+from cryopick.pipeline.picking import PickedMicrograph, PickingResult
 from cryopick.pipeline.score_chart import peaks_path, scores_of_peaks
 from cryopick.pipeline.show import read_images
-from cryopick.report.blocks import Field
-from cryopick.report.pictures import picture_of_micrograph
+from cryopick.report.field_blocks import Field
+from cryopick.report.pictures import Picture, picture_of_micrograph
 from cryopick.report.score_histogram import FieldScores
 from cryopick.tables.micrographs import micrograph_path, pixel_sizes
 from cryopick.tables.model import Micrographs, Particles
@@ -23,7 +23,14 @@ from cryopick.tables.paths import micrograph_key
 from cryopick.tables.pick_scores import PickScore, read_pick_score
 from cryopick.tables.relion import picks_of_file
 
-__all__ = ["PeakSample", "choose_over_range", "load_fields", "sample_particles", "sample_peaks"]
+__all__ = [
+    "PeakSample",
+    "SearchedFields",
+    "choose_over_range",
+    "load_fields",
+    "sample_particles",
+    "sample_peaks",
+]
 
 _SIDE = 720  # px of a field's picture
 
@@ -37,6 +44,20 @@ class PeakSample:
     diameter: NDArray[np.float64]  # (n,) A, of all peaks, best first in each micrograph
     is_pick: NDArray[np.bool_]  # (n,)
     n_micrographs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchedFields:
+    """What a picking job found, and the table of its micrographs."""
+
+    result: PickingResult
+    micrographs: Micrographs
+    name: str = ""  # before the number of picks
+
+    def by_path(self) -> dict[Path, PickedMicrograph]:
+        """Micrographs that were not refused, by where they lie."""
+        source = self.micrographs.source
+        return {micrograph_path(m.micrograph, source).resolve(): m for m in self.result.picked}
 
 
 def choose_over_range(counts: Sequence[int], *, most: int) -> list[int]:
@@ -59,37 +80,51 @@ def choose_over_range(counts: Sequence[int], *, most: int) -> list[int]:
     return [int(order[p]) for p in np.unique(places.round().astype(int))]
 
 
-def load_fields(
-    picked: Sequence[PickedMicrograph], micrographs: Micrographs, folder: Path, *, most: int = 12
-) -> list[Field]:
-    """Read some micrographs and their picks, from the fullest to the emptiest.
+def load_fields(pickings: Sequence[SearchedFields], *, most: int = 6) -> list[list[Field]]:
+    """Read some micrographs that all pickings searched, from the fullest to the emptiest.
 
     Parameters
     ----------
-    picked
-        Micrographs that were not refused.
-    micrographs
-        Their table.
-    folder
-        Of the picking job.
+    pickings
+        At least one; the number of picks of the last counts.
     most
-        How many at most.
+        Micrographs at most.
+
+    Returns
+    -------
+    list of list of Field
+        For each micrograph one field of each picking, with the same picture.
     """
-    sizes = dict(zip(micrographs.rows["micrograph"], pixel_sizes(micrographs), strict=True))
-    defocus = _defocus(micrographs)
-    fields = []
-    for index in choose_over_range([m.n_picks for m in picked], most=most):
-        one = picked[index]
-        pixels = read_micrograph(micrograph_path(one.micrograph, micrographs.source))
-        path = folder / f"{micrograph_key(one.micrograph)}_autopick.star"
-        picks = picks_of_file(path, one.micrograph)
+    known = [p.by_path() for p in pickings]
+    common = [path for path in known[-1] if all(path in k for k in known)]
+    table = pickings[-1].micrographs
+    sizes = dict(zip(table.rows["micrograph"], pixel_sizes(table), strict=True))
+    defocus = _defocus(table)
+    found = []
+    for index in choose_over_range([known[-1][p].n_picks for p in common], most=most):
+        path = common[index]
+        name = known[-1][path].micrograph
         picture = picture_of_micrograph(
-            pixels, pixel_size=float(sizes[one.micrograph]), longest_side=_SIDE
+            read_micrograph(path), pixel_size=float(sizes[name]), longest_side=_SIDE
         )
-        note = _note(one, defocus.get(one.micrograph))
-        name = Path(one.micrograph).name
-        fields.append(Field(name=name, picture=picture, picks=picks, note=note))
-    return fields
+        found.append(
+            [
+                _field(p, k[path], picture, defocus.get(name))
+                for p, k in zip(pickings, known, strict=True)
+            ]
+        )
+    return found
+
+
+def _field(
+    picking: SearchedFields, one: PickedMicrograph, picture: Picture, defocus: float | None
+) -> Field:
+    path = picking.result.folder / f"{micrograph_key(one.micrograph)}_autopick.star"
+    picks = picks_of_file(path, one.micrograph)
+    note = _note(one, defocus)
+    if picking.name:
+        note = f"{picking.name}: {note}"
+    return Field(name=Path(one.micrograph).name, picture=picture, picks=picks, note=note)
 
 
 def sample_peaks(

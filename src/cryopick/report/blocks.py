@@ -1,4 +1,4 @@
-"""The blocks a report is built of: charts, pictures, micrographs with picks, tables, commands."""
+"""The blocks a report is built of: charts, pictures, tables, commands."""
 
 from __future__ import annotations
 
@@ -14,33 +14,21 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cryopick.io.png import encode_png, encode_webp
-from cryopick.report.figures import figure_to_svg, score_colours
+from cryopick.report.figures import figure_to_svg
 from cryopick.report.page import Html
-from cryopick.report.pictures import Picture, scale_bar_length
 
 __all__ = [
     "Command",
-    "Field",
     "chart_block",
     "command_block",
-    "field_blocks",
+    "figure_block",
     "grid_block",
     "image_block",
     "table_block",
+    "text_block",
 ]
 
 _NOTHING = "\u2013"  # an en dash
-_MOST_CIRCLES = 1500  # a field; the best are drawn
-
-
-@dataclass(frozen=True, kw_only=True)
-class Field:
-    """A micrograph as the report shows it."""
-
-    name: str
-    picture: Picture
-    picks: pd.DataFrame  # x, y (px of the micrograph), and fom, diameter (A) where known
-    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +54,16 @@ def chart_block(figure: Figure, *, caption: str, label: str) -> Html:
     label
         A few words for readers who cannot see it.
     """
-    return _figure(figure_to_svg(figure, label=label), caption)
+    return figure_block(figure_to_svg(figure, label=label), caption)
 
 
 def image_block(
-    pixels: NDArray[np.uint8], *, caption: str, label: str, is_sharp: bool = False
+    pixels: NDArray[np.uint8],
+    *,
+    caption: str,
+    label: str,
+    is_sharp: bool = False,
+    is_wide: bool = False,
 ) -> Html:
     """Put pixels on the page as wide as the column.
 
@@ -82,14 +75,16 @@ def image_block(
         As in `chart_block`.
     is_sharp
         Show each pixel as a square, for small images.
+    is_wide
+        Let it be moved sideways on a narrow screen, as it holds words.
     """
     kind, content = (
         ("png", encode_png(pixels)) if is_sharp else ("webp", encode_webp(pixels, quality=85))
     )
-    style = "pixels" if is_sharp else "sheet"
+    style = ("pixels" if is_sharp else "sheet") + (" wide" if is_wide else "")
     source = f"data:image/{kind};base64,{b64encode(content).decode()}"
     height, width = pixels.shape[:2]
-    return _figure(
+    return figure_block(
         f'<img class="{style}" src="{source}" width="{width}" height="{height}" '
         f'alt="{escape(label)}">',
         caption,
@@ -101,31 +96,18 @@ def grid_block(blocks: Sequence[Html], *, columns: int = 2) -> Html:
     return Html(f'<div class="{"row" if columns == 2 else "thirds"}">{"".join(blocks)}</div>')
 
 
-def field_blocks(
-    fields: Sequence[Field], *, limits: tuple[float, float], default_diameter: float
-) -> list[Html]:
-    """Show micrographs with a circle around each pick, coloured by its score.
-
-    The circles are drawn as lines over the picture: they stay sharp when enlarged, tell score
-    and diameter under the pointer, and can be switched off.
+def table_block(rows: pd.DataFrame, *, most: int = 50, is_wide: bool = False) -> Html:
+    """Write a table; of more than `most` rows the first are shown and the rest counted.
 
     Parameters
     ----------
-    fields
-        Micrographs.
-    limits
-        Scores at the two ends of the colours.
-    default_diameter
-        Of circles of picks that have none detected, A.
+    rows
+        The table; columns of numbers are set to the right.
+    most
+        Rows that are shown.
+    is_wide
+        Let it be moved sideways on a narrow screen, rather than break its lines often.
     """
-    if not fields:
-        return []
-    figures = [_field(f, limits=limits, default_diameter=default_diameter) for f in fields]
-    return [_field_tools(limits), grid_block(figures)]
-
-
-def table_block(rows: pd.DataFrame, *, most: int = 50) -> Html:
-    """Write a table; of more than `most` rows the first are shown and the rest counted."""
     numeric = [pd.api.types.is_numeric_dtype(kind) for kind in rows.dtypes]
     marks = [' class="number"' if n else "" for n in numeric]
     head = "".join(
@@ -137,7 +119,15 @@ def table_block(rows: pd.DataFrame, *, most: int = 50) -> Html:
         lines.append(f"<tr>{''.join(cells)}</tr>")
     if len(rows) > most:
         lines.append(f'<tr><td colspan="{len(marks)}">and {len(rows) - most:,} more</td></tr>')
-    return Html(f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>")
+    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    if is_wide:
+        return Html(f'<div class="scroll"><table class="steps">{body}</table></div>')
+    return Html(f"<table>{body}</table>")
+
+
+def text_block(text: str) -> Html:
+    """Write a paragraph of plain text."""
+    return Html(f'<p class="text">{escape(text)}</p>')
 
 
 def command_block(command: Command) -> Html:
@@ -155,71 +145,24 @@ def command_block(command: Command) -> Html:
     )
 
 
-def _figure(content: str, caption: str, *, kind: str = "", name: str = "") -> Html:
+def figure_block(content: str, caption: str, *, kind: str = "", name: str = "") -> Html:
+    """Put markup on the page, with a caption in plain text.
+
+    Parameters
+    ----------
+    content
+        Markup whose every text has been escaped.
+    caption
+        Below it.
+    kind
+        Class that the style sheet knows.
+    name
+        In bold before the caption.
+    """
     style = f' class="{kind}"' if kind else ""
     bold = f"<b>{escape(name)}</b> " if name else ""
     return Html(
         f"<figure{style}>{content}<figcaption>{bold}{escape(caption)}</figcaption></figure>"
-    )
-
-
-def _field_tools(limits: tuple[float, float]) -> Html:
-    steps = ", ".join(score_colours(np.linspace(0, 1, 9), low=0, high=1))
-    return Html(
-        '<div class="tools"><label><input class="toggle" type="checkbox" checked> show picks'
-        f'</label><span class="key">score {limits[0]:.3g}'
-        f'<i style="background: linear-gradient(90deg, {steps})"></i>{limits[1]:.3g} and above'
-        "</span></div>"
-    )
-
-
-def _field(field: Field, *, limits: tuple[float, float], default_diameter: float) -> Html:
-    height, width = field.picture.pixels.shape
-    content = b64encode(encode_webp(field.picture.pixels, quality=72)).decode()
-    svg = (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(field.name)}">'
-        f'<image width="{width}" height="{height}" href="data:image/webp;base64,{content}"/>'
-        f"{_circles(field, limits=limits, default_diameter=default_diameter)}"
-        f"{_scale_bar(field.picture)}</svg>"
-    )
-    return _figure(svg, field.note, kind="field", name=field.name)
-
-
-def _circles(field: Field, *, limits: tuple[float, float], default_diameter: float) -> str:
-    picture, picks = field.picture, field.picks
-    if "fom" in picks:
-        picks = picks.nlargest(_MOST_CIRCLES, "fom")
-    picks = picks.head(_MOST_CIRCLES)
-    low, high = limits
-    fom = picks["fom"] if "fom" in picks else np.full(len(picks), high)
-    diameters = picks["diameter"] if "diameter" in picks else np.full(len(picks), default_diameter)
-    stroke = max(picture.pixels.shape) / 400  # as thick in a small picture as in a large one
-    circles = []
-    for x, y, score, diameter, colour in zip(
-        picks["x"], picks["y"], fom, diameters, score_colours(fom, low=low, high=high), strict=True
-    ):
-        size = diameter if diameter > 0 else default_diameter
-        radius = size / 2 / picture.pixel_size if picture.pixel_size else size / 2 * picture.scale
-        circles.append(
-            f'<circle cx="{x * picture.scale + 0.5:.1f}" cy="{y * picture.scale + 0.5:.1f}" '
-            f'r="{radius:.1f}" stroke="{colour}">'
-            f"<title>score {score:.3g}, {size:.0f} Å</title></circle>"
-        )
-    return f'<g class="picks" stroke-width="{stroke:.2f}">{"".join(circles)}</g>'
-
-
-def _scale_bar(picture: Picture) -> str:
-    if not picture.pixel_size:
-        return ""
-    height, width = picture.pixels.shape
-    length = scale_bar_length(width * picture.pixel_size)
-    drawn = length / picture.pixel_size
-    unit = max(height, width) / 800
-    left, top = 16 * unit, height - 22 * unit
-    return (
-        f'<g><rect class="bar" x="{left:.1f}" y="{top:.1f}" width="{drawn:.1f}" '
-        f'height="{6 * unit:.1f}"/><text x="{left + drawn / 2:.1f}" y="{top - 8 * unit:.1f}" '
-        f'style="font-size: {24 * unit:.1f}px">{length / 10:g} nm</text></g>'
     )
 
 

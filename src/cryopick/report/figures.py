@@ -101,7 +101,8 @@ def figure_to_svg(figure: Figure, *, label: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'<g id="\w+?_\d+">', "<g>", text)  # the same in each chart of a page
     text = re.sub(r"font-family: [^;\"]*; ", "", text)
-    return text.replace("<svg", f'<svg class="chart" role="img" aria-label="{escape(label)}"', 1)
+    kind = "chart wide" if figure.get_figwidth() * 96 > 1.5 * HALF else "chart"
+    return text.replace("<svg", f'<svg class="{kind}" role="img" aria-label="{escape(label)}"', 1)
 
 
 def figure_to_png(figure: Figure, *, dpi: int = 192, comment: str = "") -> bytes:
@@ -175,7 +176,7 @@ def plot_picks_versus(values: Values, counts: Values, *, name: str) -> Figure:
     figure, axes = new_axes(width=HALF, height=240)
     with rc_context(STYLE):
         _points(axes, np.asarray(values, np.float64), np.asarray(counts, np.float64))
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.08 * max([1.0, *counts]))
     axes.yaxis.set_major_locator(_whole_numbers(5))
     _label(axes, name, "Picks")
     return figure

@@ -48,6 +48,7 @@ def make_page(
     *,
     title: str,
     subtitle: str = "",
+    alarm: str = "",
     facts: Sequence[Fact] = (),
     remarks: Sequence[str] = (),
     sections: Sequence[Section] = (),
@@ -58,6 +59,8 @@ def make_page(
     ----------
     title, subtitle
         Plain text.
+    alarm
+        What the reader must know before all else: that the work was not finished, and why.
     facts
         Numbers of the header.
     remarks
@@ -78,6 +81,7 @@ def make_page(
         subtitle=escape(subtitle),
         style=here.joinpath("page.css").read_text("utf-8"),
         navigation=_navigation(kept),
+        alarm=f'<p class="alarm" role="alert">{escape(alarm)}</p>' if alarm else "",
         facts=_facts(facts),
         remarks=_remarks(remarks),
         sections="\n".join(_section(s) for s in kept),
