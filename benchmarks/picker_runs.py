@@ -21,9 +21,10 @@ __all__ = ["Picked", "pick", "scores", "train_network", "train_topaz"]
 
 _ONE_CORE = {"network": ("--workers", "1", "--threads", "1"), "topaz": ("--threads", "1")}
 _PICK = {"network": ("pick", "network"), "topaz": ("pick", "topaz", "pick")}
-_REPEATS = {"network": 3, "topaz": 1}  # picks of less than a second are timed again
+_REPEATS = {"network": 3, "topaz": 1}  # of what takes little more than the start
+_COPIES = {"network": 6, "topaz": 1}  # of each field, to tell what one takes from the start
 _EPOCHS = 3  # of Topaz, which keeps the best
-_START, _UPDATE = 14.0, 0.42  # CPU-s of Topaz's start and of an update, for a first guess
+_START, _UPDATE = 14.0, 0.55  # CPU-s of Topaz's start and of an update, for a first guess
 _MORE = 1.08  # times the time of the network, that Topaz is aimed at
 _ATTEMPTS = 4
 
@@ -82,17 +83,36 @@ def pick(
     model: Path | None,
     may_run: bool,
 ) -> Picked | None:
-    """Pick some fields, and one of them alone for what the start of the program takes."""
+    """Pick some fields; one of them, and copies of all, tell what the start of it takes."""
     words = [*fields.words, *_ONE_CORE[program], *(() if model is None else ("--model", model))]
-    used = []
-    for folder, which in ((out, some), (out.with_name(f"{out.name}_one"), some[:1])):
-        command = [*_PICK[program], *which, *words]
-        used.append(_once(folder, command, may_run=may_run, repeats=_REPEATS[program]))
-    everything, alone = used
-    if everything is None or alone is None:
+    alone = out.with_name(f"{out.name}_one")
+    used = [
+        _once(
+            *(folder, [*_PICK[program], *which, *words]),
+            may_run=may_run,
+            repeats=_REPEATS[program],
+        )
+        for folder, which in ((out, some), (alone, some[:1]))
+    ]
+    many, copies = used[0], list(some)
+    if _COPIES[program] > 1:
+        copies = _copies(some, out.with_name(f"{out.name}_fields"), _COPIES[program])
+        target = out.with_name(f"{out.name}_many")
+        many = _once(target, [*_PICK[program], *copies, *words], may_run=may_run)
+    if used[0] is None or used[1] is None or many is None:
         return None
-    further = (everything.cpu - alone.cpu) / max(len(some) - 1, 1)
-    return Picked(out, everything.cpu / len(some), further)
+    further = (many.cpu - used[1].cpu) / (len(copies) - 1)
+    return Picked(out, used[0].cpu / len(some), further)
+
+
+def _copies(some: Sequence[Path], folder: Path, number: int) -> list[Path]:
+    """Give fields other names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    links = [(folder / f"{n}_{f.name}", f) for n in range(number) for f in some]
+    for link, field in links:
+        link.unlink(missing_ok=True)
+        link.symlink_to(field)
+    return [link for link, _ in links]
 
 
 def scores(fields: PickingSet, some: Sequence[Path], folder: Path) -> tuple[PickScores, PickScores]:
