@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import FormatError
+from cryopick.io.devices import require_no_device
 from cryopick.io.mrc import read_mrc, read_mrc_header
 
 __all__ = ["read_micrograph", "read_micrograph_size"]
@@ -81,6 +82,7 @@ def _kind(path: Path) -> str:
 
 
 def _read_other(path: Path, kind: str) -> NDArray[Any]:
+    require_no_device(path)
     try:
         if kind in _TIFF:
             import tifffile

@@ -21,6 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from cryopick.errors import FormatError, OutputError, ShapeError
 from cryopick.io.atomic import aside_path, commit_file, output_errors
+from cryopick.io.devices import require_no_device
 
 __all__ = [
     "MrcHeader",
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 _HEADER_BYTES = 1024
+_PIECE = 64 << 20  # bytes that are unpacked at a time
 _DTYPES: dict[int, np.dtype[Any]] = {
     0: np.dtype("i1"),
     1: np.dtype("i2"),
@@ -55,6 +57,7 @@ class MrcHeader:
 
 
 def _opener(path: Path) -> IO[bytes]:
+    require_no_device(path)
     if path.suffix == ".gz":
         return gzip.open(path, "rb")  # type: ignore[return-value]
     if path.suffix == ".bz2":
@@ -194,9 +197,13 @@ def _read_bytes(path: Path, offset: int, size: int) -> NDArray[np.uint8]:
     """Read up to `size` bytes; straight into the array where the file is not compressed."""
     if path.suffix not in (".gz", ".bz2"):
         return np.fromfile(path, np.uint8, size, offset=offset)
+    pieces: list[bytes] = []
     with _opener(path) as handle:
         handle.seek(offset)
-        return np.frombuffer(handle.read(size), np.uint8)
+        while size and (piece := handle.read(min(size, _PIECE))):  # a header may claim anything
+            pieces.append(piece)
+            size -= len(piece)
+    return np.frombuffer(b"".join(pieces), np.uint8)
 
 
 def read_mrc_images(path: Path, indices: NDArray[np.int64]) -> NDArray[Any]:

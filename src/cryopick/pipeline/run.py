@@ -14,7 +14,7 @@ from typing import Any
 
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.pipeline.project import Project
-from cryopick.pipeline.run_context import RunContext, StepTell
+from cryopick.pipeline.run_context import RunContext, StepTell, real_path
 from cryopick.pipeline.run_graph import run_graph
 from cryopick.pipeline.run_parameters import RunParameters
 from cryopick.pipeline.run_report import write_run_report
@@ -175,7 +175,7 @@ def _has_ctf(micrographs: Micrographs) -> bool:
 
 def _paths(micrographs: Micrographs) -> list[Path]:
     names = [str(name) for name in micrographs.rows["micrograph"]]
-    return [micrograph_path(name, micrographs.source).resolve() for name in names]
+    return [real_path(micrograph_path(name, micrographs.source)) for name in names]
 
 
 def _write_table(path: Path, given: Micrographs) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from cryopick.tables.micrographs import micrograph_path
 from cryopick.tables.paths import rename_for
 from cryopick.tables.relion import read_micrographs, write_micrographs
 
-__all__ = ["CTF_TABLE", "Outcome", "RunContext", "StepTell", "write_first"]
+__all__ = ["CTF_TABLE", "Outcome", "RunContext", "StepTell", "real_path", "write_first"]
 
 CTF_TABLE = "micrographs_ctf.star"
 _TRUSTED = 0.5  # share of the fields whose fits can be trusted, for the CTF to be used at all
@@ -80,6 +81,11 @@ class RunContext:
         return lambda done, total: self.tell(label, done / max(total, 1), f"{done} of {total}")
 
 
+def real_path(path: Path) -> Path:
+    """Follow links, as far as they lead somewhere: a loop is refused where it is opened."""
+    return Path(os.path.realpath(path))
+
+
 def write_first(source: Path, target: Path, *, wanted: Sequence[Path]) -> Path:
     """Write a table of some micrographs of another table; for all of them, name that itself.
 
@@ -98,9 +104,9 @@ def write_first(source: Path, target: Path, *, wanted: Sequence[Path]) -> Path:
         If it cannot be written.
     """
     table = read_micrographs(source)
-    known = {path.resolve() for path in wanted}
+    known = {real_path(path) for path in wanted}
     names = [str(n) for n in table.rows["micrograph"]]
-    is_wanted = [micrograph_path(n, source).resolve() in known for n in names]
+    is_wanted = [real_path(micrograph_path(n, source)) in known for n in names]
     if all(is_wanted):
         return source
     rows = table.rows[is_wanted].reset_index(drop=True)

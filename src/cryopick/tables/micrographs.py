@@ -112,6 +112,8 @@ def _expand(inputs: Sequence[str]) -> list[str]:
         path = Path(given)
         if path.is_dir():
             found = sorted(str(p) for p in path.iterdir() if _is_image(p))
+            if not found and _suffix(path) in _IMAGES:
+                found = [given]  # a shell has found it among images: it is refused alone
         elif path.exists() or not glob.has_magic(given):
             found = [given]
         else:
