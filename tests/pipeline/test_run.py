@@ -1,191 +1,187 @@
+"""The unattended run on simulated fields: what it finds, and what another run of it does."""
+
 from __future__ import annotations
 
-import json
-import re
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
-from typer.testing import CliRunner
+from run_world import (
+    DIAMETER,
+    QUICK,
+    TABLE,
+    changed,
+    job_files,
+    leftovers,
+    new_steps,
+    results_of,
+    run,
+)
 
-from cryopick.cli.app import app
-from cryopick.cli.console import EXIT_SOME_FAILED
-from cryopick.errors import ParameterError, ProjectError
-from cryopick.execution.parameters import ComputeParameters
-from cryopick.io.mrc import read_mrc, write_mrc
-from cryopick.picking.field_picks import FieldPicks
-from cryopick.pipeline import pickers, report_sections
-from cryopick.pipeline.evaluate import evaluate_pick_files
-from cryopick.pipeline.report_sample import choose_over_range
-from cryopick.pipeline.run import box_size_for, run_project
+from cryopick.errors import ProjectError
+from cryopick.io.mrc import read_mrc
+from cryopick.pipeline.evaluate import evaluate_pick_files, read_truth
+from cryopick.pipeline.project import Project
+from cryopick.pipeline.project_verify import verify_project
+from cryopick.pipeline.run import box_size_for
 from cryopick.pipeline.run_parameters import RunParameters
-from cryopick.tables.model import Micrographs
-from cryopick.tables.relion import read_particles, write_micrographs
+from cryopick.tables.relion import read_particles
 
-PIXEL_SIZE, DIAMETER = 5.0, 150.0
-PARAMETERS = RunParameters(min_diameter=130, max_diameter=170)
+pytest_plugins = ("run_world",)
 
-
-def field(rng, centres):
-    rows, columns = np.mgrid[:320, :400]
-    pixels = rng.normal(size=(320, 400))
-    for x, y in centres:
-        pixels -= 0.8 * (np.hypot(rows - y, columns - x) < DIAMETER / PIXEL_SIZE / 2)
-    return pixels.astype(np.float32)
+TRAINED = RunParameters(diameter=DIAMETER, training_steps=60, **QUICK)
+STEPS = [
+    *("first_picks", "first_particles", "first_classes", "first_selection", "training"),
+    *("picks", "particles", "classes", "selection"),
+]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Three fields of dark discs and one of noise, with their truth."""
-    folder = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(8)
-    grid = np.array([(x, y) for x in (60, 140, 220, 300) for y in (70, 160, 250)], float)
-    truth = {}
-    for name, count in (("a.mrc", 12), ("b.mrc", 9), ("c.mrc", 5), ("noise.mrc", 0)):
-        centres = (grid + rng.uniform(-8, 8, grid.shape))[:count]
-        write_mrc(folder / name, field(rng, centres), pixel_size=PIXEL_SIZE)
-        truth[name] = {"particles": centres.tolist()}
-    content = {"diameter": DIAMETER, "apix": PIXEL_SIZE, "micrographs": truth}
-    (folder / "truth.json").write_text(json.dumps(content))
-    rows = pd.DataFrame({"micrograph": list(truth), "optics_group": 1})
-    rows = rows.assign(defocus_u=[1e4, 1.5e4, 2e4, 2.5e4], defocus_v=1e4, defocus_angle=0.0)
-    optics = pd.DataFrame({"optics_group": [1], "pixel_size": [PIXEL_SIZE], "voltage": [300.0]})
-    optics = optics.assign(spherical_aberration=2.7, amplitude_contrast=0.1)
-    write_micrographs(folder / "micrographs.star", Micrographs(rows=rows, optics=optics))
+def made(run_fields, tmp_path_factory):
+    """A folder with the project of a whole run, not to be changed."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "data").symlink_to(run_fields)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        result = run(parameters=TRAINED)
+    assert result.halted is None, result.halted
+    assert new_steps(result) == STEPS
     return folder
 
 
-def run(data, out, *, inputs=None, parameters=PARAMETERS, **options):
-    return run_project(
-        inputs or [str(data / "micrographs.star")],
-        out,
-        parameters=parameters,
-        compute=ComputeParameters(workers=1, threads=1),
-        **options,
-    )
+@pytest.fixture
+def project(made, run_folder):
+    """A copy of it beside the fields, in the working folder."""
+    shutil.copytree(made / "project", "project", symlinks=True)
+    return Path("project")
 
 
-@pytest.fixture(scope="module")
-def project(data, tmp_path_factory):
-    return run(data, tmp_path_factory.mktemp("project"))
+def scores(folder):
+    return evaluate_pick_files(folder, Path("data/truth.json")).picks.total
 
 
-def test_a_run_finds_the_particles_and_extracts_them_white(project, data):
-    scores = evaluate_pick_files(project.folder / "pick", data / "truth.json").picks.total
+def test_the_particles_are_found_and_those_after_training_are_no_worse(project):
+    before, after = scores(project / "first_picks"), scores(project / "picks")
 
-    assert scores.recall > 0.8
-    assert scores.precision > 0.8
-    particles = read_particles(project.folder / "extract" / "particles.star")
-    images = read_mrc(project.folder / "extract" / particles.rows["image"].iloc[0].split("/")[-1])
+    assert after.recall > 0.95
+    assert after.precision > 0.85
+    assert after.f1 > before.f1 - 0.02
+    assert after.average_precision > before.average_precision - 0.005
+    assert after.centring_error < 0.05 * DIAMETER
+
+
+def test_the_final_particles_are_particles_white_and_in_good_classes(project):
+    particles = read_particles(project / "selection" / "particles.star")
+    truth = read_truth(Path("data/truth.json")).rows
+
+    rows = particles.rows.assign(stem=[Path(n).stem for n in particles.rows["micrograph"]])
+    is_true = []
+    for stem, mine in rows.groupby("stem"):
+        at = truth[[Path(n).stem == stem for n in truth["micrograph"]]][["x", "y"]].to_numpy()
+        way = mine[["x", "y"]].to_numpy()[:, None] - at
+        is_true += (np.hypot(*way.T).min(0) < 0.3 * DIAMETER / 4).tolist()
+    assert len(is_true) > 100
+    assert np.mean(is_true) > 0.95
+    images = read_mrc(Path(rows["image"][0]))
     middle = images.shape[-1] // 2
-    disc, rim = images[:, middle - 5 : middle + 6, middle - 5 : middle + 6], images[:, :3]
-    assert disc.mean() > rim.mean() + 0.6
-    assert images.shape[-1] == box_size_for(170, pixel_size=PIXEL_SIZE)
+    core = images[:, middle - 6 : middle + 6, middle - 6 : middle + 6]
+    assert core.mean() > images[:, :2].mean() + 0.5
+    assert images.shape[-1] == QUICK["rescale"]
 
 
-def test_the_report_shows_every_part(project):
-    page = project.report.read_text()
+def test_results_lie_in_jobs_and_the_names_of_the_steps_lead_there(project):
+    numbers = {name: k + 1 for k, name in enumerate(STEPS)}
 
-    for title in ("Micrographs", "Scores", "Data set", "Particles", "How it was made"):
-        assert f"<h2>{title}</h2>" in page
-    assert project.report_problems == []
-    assert f"<title>Particles of {project.folder.name}</title>" in page
-    assert "min diameter</dt><dd>130 Å" in page
-    assert page.count('<figure class="field">') == 4
-    drawn = page.count("<circle")
-    assert drawn == project.picking.to_dict()["n_picks"]
-
-
-def test_the_same_run_again_keeps_its_results_and_writes_the_report_anew(data, tmp_path):
-    first = run(data, tmp_path)
-    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.mrcs")}
-    first.report.unlink()
-
-    second = run(data, tmp_path)
-
-    assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.mrcs")}
-    assert second.report.exists()
-    assert second.to_dict() == first.to_dict()
+    for name, number in numbers.items():
+        assert (project / name).readlink() == Path(f"jobs/{number:04d}_{name}")
+    with Project.open(project, writes=False) as opened:
+        assert opened.aliases() == numbers
+        assert {job.state for job in opened.jobs().values()} == {"done"}
+        assert opened.run_parameters() == {**TRAINED.to_dict(), "pixel_size": None}
+    assert verify_project(project) == []
+    assert not leftovers(project)
+    assert box_size_for(1.2 * DIAMETER, pixel_size=4) == 84  # of the particles, before shrinking
 
 
-def test_other_parameters_are_refused_unless_overwritten(data, tmp_path):
-    run(data, tmp_path)
-    other = RunParameters(min_diameter=100, max_diameter=170)
+def test_the_same_again_does_nothing(project):
+    before = job_files(project)
+    (project / "report.html").unlink()
 
-    with pytest.raises(ProjectError, match="min_diameter 130"):
-        run(data, tmp_path, parameters=other)
-    assert run(data, tmp_path, parameters=other, overwrite=True).picking.picked
+    result = run(parameters=TRAINED)
 
-
-def test_a_broken_micrograph_is_listed_and_the_rest_goes_on(data, tmp_path):
-    whole = (data / "a.mrc").read_bytes()
-    for name in ("a.mrc", "cut.mrc"):
-        (tmp_path / name).write_bytes(whole if name == "a.mrc" else whole[: len(whole) // 2])
-    (tmp_path / "constant.mrc").write_bytes(b"")
-    write_mrc(tmp_path / "constant.mrc", np.zeros((320, 400), np.float32), pixel_size=PIXEL_SIZE)
-
-    words = ["run", str(tmp_path / "*.mrc"), "--out", str(tmp_path / "project")]
-    words += ["--min-diameter", "130", "--max-diameter", "170", "--workers", "1", "--json"]
-    result = CliRunner().invoke(app, words)
-
-    assert result.exit_code == EXIT_SOME_FAILED
-    found = json.loads(result.stdout)
-    refused = [name.split("/")[-1] for name in found["pick"]["failed"]]
-    assert refused == ["constant.mrc", "cut.mrc"]
-    assert found["extract"]["n_particles"] > 5
-    page = (tmp_path / "project" / "report.html").read_text()
-    assert "<h2>Refused</h2>" in page
-    assert re.search(r"cut\.mrc must hold [\d,]+ data bytes", page)
+    assert new_steps(result) == []
+    assert [step.name for step in result.steps] == STEPS
+    assert job_files(project) == before
+    assert result.report.exists()
 
 
-def test_no_pick_at_all_gives_a_report_that_says_so(data, tmp_path, monkeypatch):
-    def find_nothing(*_, **__):
-        nothing = np.zeros(0)
-        return FieldPicks(nothing, nothing, nothing, nothing, 4.0, 1.0, {})
+def test_another_threshold_redoes_what_follows_and_the_first_finds_its_results_again(project):
+    before, results = job_files(project), results_of(project)
+    foms = read_particles(project / "particles" / "particles.star").rows["fom"]
+    threshold = float(foms.quantile(0.2))
 
-    monkeypatch.setattr(pickers, "pick_log", find_nothing)
-    result = run(data, tmp_path)
+    result = run(parameters=changed(TRAINED, threshold=threshold))
 
-    assert result.extraction is None
-    assert result.report_problems == []
-    assert "No micrograph gave a pick" in result.report.read_text()
+    assert new_steps(result) == ["particles", "classes", "selection"]
+    after = read_particles(project / "particles" / "particles.star").rows["fom"]
+    assert (after > threshold).all()
+    assert len(after) == (foms > threshold).sum()
+    assert before.items() <= job_files(project).items()
 
+    again = run(parameters=TRAINED)
 
-def test_a_fault_of_drawing_is_told_and_the_picks_stay(data, tmp_path, monkeypatch):
-    def fail(*_):
-        raise RuntimeError("no font")
-
-    monkeypatch.setattr(report_sections, "scores_section", fail)
-    result = run(data, tmp_path)
-
-    assert result.report_problems == ["A part of the report could not be drawn: no font"]
-    assert "<h2>Micrographs</h2>" in result.report.read_text()
-    assert result.extraction.n_particles > 0
+    assert new_steps(again) == []
+    now = results_of(project)
+    assert {name: now[name] for name in results} == results
 
 
-def test_particles_may_be_shrunk_and_the_box_chosen(data, tmp_path):
-    parameters = RunParameters(min_diameter=130, max_diameter=170, box_size=64, rescale=32)
+def test_no_index_is_needed(project):
+    with Project.open(project):
+        pass
+    before = contents_of_index(project)
+    (project / "index.sqlite").unlink()
 
-    result = run(data, tmp_path, parameters=parameters)
+    run(parameters=TRAINED)
 
-    assert result.extraction.image_size == 32
-    assert result.extraction.pixel_sizes == [10.0]
-
-
-def test_contradicting_parameters_are_refused():
-    with pytest.raises(ParameterError, match="min_diameter must be at most max_diameter"):
-        RunParameters(min_diameter=200, max_diameter=100)
-    with pytest.raises(ParameterError, match="rescale must be at most the box size"):
-        RunParameters(min_diameter=100, max_diameter=200, box_size=64, rescale=128)
+    assert contents_of_index(project) == before
+    assert len(before) > 20
 
 
-@pytest.mark.parametrize(("count", "most"), [(1, 12), (5, 12), (12, 12), (1000, 12), (3, 2)])
-def test_fields_are_chosen_from_the_fullest_to_the_emptiest(count, most):
-    counts = np.random.default_rng(count).permutation(count)
+def contents_of_index(project):
+    with Project.open(project):
+        pass
+    with sqlite3.connect(project / "index.sqlite") as base:
+        return sorted(base.iterdump())
 
-    chosen = counts[choose_over_range(counts.tolist(), most=most)]
 
-    assert len(chosen) == min(count, most)
-    assert chosen[0] == count - 1
-    assert chosen[-1] == 0
-    assert (np.diff(chosen) < 0).all()
+def test_a_second_manager_is_told_who_manages_the_project(project):
+    before = job_files(project)
+    with Project.open(project, command="the first"):
+        with pytest.raises(ProjectError, match=rf"process {os.getpid()}, since .*: the first"):
+            run(parameters=TRAINED)
+        other = "import sys; from cryopick.cli.app import main; sys.argv[0] = 'cryopick'; main()"
+        words = ["run", TABLE, "--out", "project", "--diameter", "180"]
+        ended = subprocess.run(
+            [sys.executable, "-c", other, *words], capture_output=True, text=True, check=False
+        )
+
+    assert ended.returncode == 1
+    assert "must be managed by one run at a time; got host" in ended.stderr
+    assert job_files(project) == before
+
+
+def test_a_run_goes_on_from_another_folder(project, monkeypatch):
+    before = job_files(project)
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+
+    result = run(f"../{TABLE}", parameters=TRAINED, out="../project")
+
+    assert new_steps(result) == []
+    monkeypatch.chdir("..")
+    assert job_files(project) == before

@@ -19,7 +19,7 @@ from cryopick.pipeline.run_graph import run_graph
 from cryopick.pipeline.run_parameters import RunParameters
 from cryopick.pipeline.run_report import write_run_report
 from cryopick.pipeline.run_steps import box_size_for
-from cryopick.pipeline.runner import Halted, Runner, StepDone
+from cryopick.pipeline.runner import Halted, ListedMicrograph, Runner, StepDone
 from cryopick.tables.micrographs import micrograph_path, open_micrographs
 from cryopick.tables.model import Micrographs
 from cryopick.tables.paths import rename_for
@@ -146,7 +146,7 @@ def run_project(
         runner = Runner(
             project=project,
             context=context,
-            paths=_paths(read_micrographs(table)),
+            micrographs=_listed(read_micrographs(table)),
             pixel_size=pixel_size,
             after=after,
         )
@@ -176,6 +176,16 @@ def _has_ctf(micrographs: Micrographs) -> bool:
 def _paths(micrographs: Micrographs) -> list[Path]:
     names = [str(name) for name in micrographs.rows["micrograph"]]
     return [real_path(micrograph_path(name, micrographs.source)) for name in names]
+
+
+def _listed(micrographs: Micrographs) -> list[ListedMicrograph]:
+    """Tell where each micrograph lies, and what the table says of it and of its optics."""
+    optics = micrographs.optics.set_index("optics_group")
+    rows = micrographs.rows.drop(columns="micrograph")
+    return [
+        ListedMicrograph(path=path, said=f"{row} {optics.loc[row['optics_group']].to_dict()}")
+        for path, row in zip(_paths(micrographs), rows.to_dict("records"), strict=True)
+    ]
 
 
 def _write_table(path: Path, given: Micrographs) -> Path:

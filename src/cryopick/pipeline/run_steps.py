@@ -144,7 +144,7 @@ def _picked(result: PickingResult) -> Outcome:
             remedy=f"The first: {result.failed[0].error}",
         )
     table = result.folder / "autopick.star"
-    files = (table, *sorted(result.folder.glob("*_autopick.star")))
+    files = (table, *sorted(result.folder.rglob("*_autopick.star")))
     return Outcome(content=tuple(f for f in files if f.exists()), facts=_plain(result.to_dict()))
 
 

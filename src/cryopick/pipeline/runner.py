@@ -38,9 +38,17 @@ from cryopick.pipeline.run_context import Outcome, RunContext
 from cryopick.pipeline.run_graph import step_parameters
 from cryopick.pipeline.run_steps import STEPS
 
-__all__ = ["Halted", "Runner", "StepDone"]
+__all__ = ["Halted", "ListedMicrograph", "Runner", "StepDone"]
 
 _FATAL = (OutputError, ProjectError)  # of the project itself: nothing more can be written
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedMicrograph:
+    """A micrograph of a run."""
+
+    path: Path
+    said: str  # all that its table says of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +81,8 @@ class Runner:
         Open, to be written.
     context
         What the steps share; their folders are added as they are done.
-    paths
-        Where the micrographs lie, in the order in which they are known.
+    micrographs
+        In the order in which they are known.
     pixel_size
         A/px of all micrographs, where the user says it.
     after
@@ -83,7 +91,7 @@ class Runner:
 
     project: Project
     context: Callable[[Mapping[str, Path], str], RunContext]
-    paths: Sequence[Path]
+    micrographs: Sequence[ListedMicrograph]
     pixel_size: float | None
     after: Callable[[StepDone], None]
     done: dict[str, StepDone] = field(default_factory=dict)
@@ -104,7 +112,7 @@ class Runner:
             If the project cannot be written any more, or is another's.
         """
         steps = {step.name: step for step in graph}
-        state, first = plan(begin(graph), Listed(count=len(self.paths), is_closed=True))
+        state, first = plan(begin(graph), Listed(count=len(self.micrographs), is_closed=True))
         waiting: deque[Instruction] = deque(first)
         while waiting:
             instruction = waiting.popleft()
@@ -121,7 +129,7 @@ class Runner:
 
     def _carry_out(self, instruction: Process | Make, step: Step, state: PlannerState) -> Event:
         stop = instruction.stop if isinstance(instruction, Process) else 0
-        wanted = self.paths[:stop]
+        wanted = self.micrographs[:stop]
         try:
             record, is_new = self._job_done(step, instruction.identity, wanted, state)
         except CryopickError as error:
@@ -138,11 +146,11 @@ class Runner:
         return Made(step=step.name, identity=instruction.identity, content=content)
 
     def _job_done(
-        self, step: Step, identity: str, wanted: Sequence[Path], state: PlannerState
+        self, step: Step, identity: str, wanted: Sequence[ListedMicrograph], state: PlannerState
     ) -> tuple[StepRecord, bool]:
         """Find the job that has done this, or do it."""
         inputs = hashlib.sha256(
-            "\n".join(f"{path} {identity_of(path)}" for path in wanted).encode()
+            "\n".join(f"{one.path} {identity_of(one.path)} {one.said}" for one in wanted).encode()
         ).hexdigest()[:16]
         record = self.project.find_job(step.name, identity)
         if record is not None and self._is_whole(record, inputs):
@@ -163,7 +171,7 @@ class Runner:
             record = self.project.resume_job(record.number)
         folder = self.project.job_folder(record.number)
         try:
-            outcome = STEPS[step.name](context, folder, wanted)
+            outcome = STEPS[step.name](context, folder, [one.path for one in wanted])
         except CryopickError as error:
             if not isinstance(error, OutputError):
                 self.project.finish_job(record.number, error=str(error))
