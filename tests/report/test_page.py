@@ -14,8 +14,10 @@ from cryopick.report.blocks import (
     grid_block,
     image_block,
     table_block,
+    text_block,
 )
-from cryopick.report.field_blocks import Field, field_blocks
+from cryopick.report.class_cards import ClassCard, class_cards_block
+from cryopick.report.field_blocks import Field, FieldScale, field_blocks, field_pair_blocks
 from cryopick.report.figures import (
     plot_defocus,
     plot_diameters,
@@ -25,6 +27,7 @@ from cryopick.report.figures import (
     plot_precision_recall,
     score_colours,
 )
+from cryopick.report.flow_block import FlowGroup, FlowRow, flow_block
 from cryopick.report.page import Fact, Section, make_page
 from cryopick.report.pictures import Picture
 
@@ -61,6 +64,12 @@ def field(n_picks=3, **changes):
     picks["diameter"] = 120.0
     picture = Picture(pixels=np.full((150, 200), 90, np.uint8), scale=0.5, pixel_size=4.0)
     return Field(**{"name": "a.mrc", "picture": picture, "picks": picks, "note": "n"} | changes)
+
+
+def card(**changes):
+    values = {"number": 3, "pixels": np.zeros((4, 4), np.uint8), "score": "0.51", "share": 0.51}
+    values |= {"details": ["40", "8.0 Å"], "reasons": [], "is_selected": True}
+    return ClassCard(**values | changes)
 
 
 def whole_page():
@@ -116,12 +125,21 @@ def test_text_is_escaped_everywhere():
         *field_blocks([field(name=EVIL, note=EVIL)], limits=(4, 9), default_diameter=100),
         chart_block(plot_histogram([1.0, 2.0], name=EVIL), caption=EVIL, label=EVIL),
         image_block(np.zeros((4, 4), np.uint8), caption=EVIL, label=EVIL),
+        text_block(EVIL),
+        flow_block([FlowGroup(title=EVIL, rows=[FlowRow(name=EVIL, kept=1, losses=[(2, EVIL)])])]),
+        class_cards_block(EVIL, [card(score=EVIL, details=[EVIL], reasons=[(True, EVIL)])]),
+        *field_pair_blocks(
+            [(field(name=EVIL), field(note=EVIL))],
+            scales=(FieldScale((4, 9), EVIL), FieldScale((0, 1))),
+            default_diameter=100,
+        ),
     ]
     section = Section(title=EVIL, lead=EVIL, blocks=blocks)
 
     page = make_page(
         title=EVIL,
         subtitle=EVIL,
+        alarm=EVIL,
         facts=[Fact(label=EVIL, value=EVIL, unit=EVIL, note=EVIL)],
         remarks=[EVIL],
         sections=[section],
@@ -169,6 +187,67 @@ def test_no_fields_make_no_blocks_and_a_field_without_picks_has_no_circle():
     assert field_blocks([], limits=(0, 1), default_diameter=1) == []
     blocks = field_blocks([nothing], limits=(4, 9), default_diameter=100)
     assert "<circle" not in "".join(blocks)
+
+
+def test_two_pickings_of_a_field_share_its_picture_and_have_colours_of_their_own():
+    picks = pd.DataFrame({"x": [100.0], "y": [40.0], "fom": [0.5], "diameter": [120.0]})
+
+    html = "".join(
+        field_pair_blocks(
+            [(field(picks=picks), field(picks=picks))],
+            scales=(FieldScale((0.5, 1.0), "first"), FieldScale((0.0, 0.5), "final")),
+            default_diameter=100,
+        )
+    )
+
+    assert html.count("data:image/webp") == 1
+    assert html.count('<use href="#field-1"/>') == html.count('<image id="field-1"') == 1
+    low, high = score_colours([0, 1], low=0, high=1)
+    assert re.findall(r'<circle[^>]*stroke="([^"]+)"', html) == [low, high]
+    assert field_pair_blocks([], scales=(FieldScale((0, 1)),) * 2, default_diameter=1) == []
+
+
+def test_bars_of_a_flow_are_as_wide_as_what_they_stand_for():
+    rows = [
+        FlowRow(name="all", kept=200),
+        FlowRow(name="some", kept=120, losses=[(50, "edge"), (30, "junk"), (0, "none")]),
+        FlowRow(name="no", kept=0, losses=[(120, "bad")]),
+    ]
+
+    html = flow_block([FlowGroup(title="t", rows=rows)])
+
+    widths = re.findall(r'<i class="(\w+)" style="width:([\d.]+)%"', html)
+    assert widths == [
+        ("kept", "100.00"),
+        ("kept", "60.00"),
+        ("lost", "25.00"),
+        ("lost", "15.00"),
+        ("lost", "60.00"),
+    ]
+    assert [r.came for r in rows] == [200, 200, 120]
+    assert "\u221250 edge, \u221230 junk</td>" in html
+    assert "none" not in html
+    assert "<i" not in flow_block([FlowGroup(title="t", rows=[FlowRow(name="none", kept=0)])])
+
+
+def test_a_class_says_whether_it_is_selected_and_what_moved_its_score():
+    cards = [
+        card(reasons=[(True, "texture"), (False, "edge")]),
+        card(number=4, is_selected=False),
+    ]
+
+    html = class_cards_block("Classes", cards)
+
+    assert html.count('<figure class="class">') == html.count('<figure class="class out">') == 1
+    assert "<li>+ texture</li><li>\u2212 edge</li>" in html
+    assert 'style="width:51.0%"' in html
+
+
+def test_what_stopped_the_work_stands_before_the_numbers():
+    page = make_page(title="t", alarm="No class.", facts=[Fact(label="Picks", value="1")])
+
+    assert page.index('role="alert">No class.</p>') < page.index('class="facts"')
+    assert "alert" not in make_page(title="t")
 
 
 def test_a_page_does_not_grow_with_the_number_of_micrographs():

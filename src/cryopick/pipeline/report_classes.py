@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,14 @@ from cryopick.selection.class_choice import EMPTY, best_first
 from cryopick.selection.score_words import show_score, show_threshold
 from cryopick.tables.relion import read_particles
 
-__all__ = ["classes_section", "particles_section"]
+__all__ = ["PARTICLE_STEPS", "classes_section", "particles_section"]
+
+PARTICLE_STEPS = {  # the last that is done is shown
+    "first_particles": "First particles",
+    "first_selection": "First selected particles",
+    "particles": "Particles",
+    "selection": "Selected particles",
+}
 
 _MOST = 60  # classes shown
 _REASONS = 2  # of a class
@@ -95,7 +101,7 @@ def _card(found: ScoredClasses, place: int, threshold: float) -> ClassCard:
 
 def particles_section(source: ReportSource) -> Section:
     """Show particles of good classes, their mean, their spread and their spectrum."""
-    name = "selection" if "selection" in source.steps else "particles"
+    name = [n for n in PARTICLE_STEPS if n in source.steps][-1]
     particles = read_particles(source.steps[name].folder / "particles.star")
     pixel_size = float(particles.optics["pixel_size"].iloc[0])
     gallery = sample_particles(particles, most=_GALLERY, by_score=True)
@@ -103,7 +109,7 @@ def particles_section(source: ReportSource) -> Section:
     most = max(_GALLERY, min(_AVERAGED, _PIXELS // side**2))
     sample = sample_particles(particles, most=most, by_score=False)
     sheet = tile_images(gallery, columns=12, side=96, pixel_size=pixel_size, low_pass=_LOW_PASS)
-    of = "of good classes" if name == "selection" else "extracted"
+    of = "of good classes" if name.endswith("selection") else "extracted"
     blocks = [
         image_block(
             sheet,
@@ -114,15 +120,12 @@ def particles_section(source: ReportSource) -> Section:
         ),
         grid_block(_averages(sample, pixel_size), columns=3),
     ]
-    title = "Selected particles" if name == "selection" else "Particles"
-    path = _path_in_project(source.steps[name].folder / "particles.star")
+    path = f"jobs/{source.steps[name].folder.name}/particles.star"
     return Section(
-        title=title, lead=f"{len(particles):,} particles are listed in {path}.", blocks=blocks
+        title=PARTICLE_STEPS[name],
+        lead=f"{len(particles):,} particles are listed in {path}.",
+        blocks=blocks,
     )
-
-
-def _path_in_project(path: Path) -> str:
-    return "/".join(path.parts[-3:])
 
 
 def _averages(sample: NDArray[np.float32], pixel_size: float) -> list[Html]:

@@ -19,7 +19,7 @@ from cryopick.report.score_histogram import count_scores, draw_scores
 from cryopick.tables.model import Micrographs
 from cryopick.tables.pick_scores import read_pick_score
 
-__all__ = ["fields_section", "scores_section"]
+__all__ = ["defocus_chart", "fields_section", "mean_defocus", "scores_section"]
 
 _SHOWN = 6  # fields
 _UNKNOWN_DIAMETER = 150.0  # A, of circles where nothing says it
@@ -101,23 +101,43 @@ def _of_all_fields(picking: SearchedFields) -> list[Html]:
 
 
 def _charts_of_ctf(micrographs: Micrographs, counts: pd.Series) -> list[Html]:
+    """Draw picks against defocus and, where the CTF was estimated, against its resolution."""
     rows = micrographs.rows.set_index("micrograph").loc[list(counts.index)]
     if not {"defocus_u", "defocus_v"} <= set(rows.columns):
         return []
-    defocus = (rows["defocus_u"] + rows["defocus_v"]).to_numpy(np.float64) / 2
+    defocus = mean_defocus(rows)
+    against = chart_block(
+        figures.plot_picks_versus(defocus / 1e4, counts, name="Defocus (µm)"),
+        caption="Picks against defocus. If few are found close to focus, particles there may "
+        "be too faint for the threshold.",
+        label="Picks against defocus",
+    )
+    if "ctf_max_resolution" not in rows:
+        return [defocus_chart(defocus), against]
+    resolution = rows["ctf_max_resolution"].to_numpy(np.float64)
     return [
+        against,
         chart_block(
-            figures.plot_defocus(defocus),
-            caption="Mean defocus of the micrographs, underfocus positive.",
-            label="Histogram of defocus",
-        ),
-        chart_block(
-            figures.plot_picks_versus(defocus / 1e4, counts, name="Defocus (µm)"),
-            caption="Picks against defocus. If few are found close to focus, particles there may "
-            "be too faint for the threshold.",
-            label="Picks against defocus",
+            figures.plot_picks_versus(resolution, counts, name="Rings of the CTF seen to (Å)"),
+            caption="Picks against the resolution of the CTF fit. Many picks where few rings are "
+            "seen may be of something else than particles.",
+            label="Picks against the resolution of the CTF",
         ),
     ]
+
+
+def mean_defocus(rows: pd.DataFrame) -> NDArray[np.float64]:
+    """Mean of the two defoci of micrographs, A."""
+    return (rows["defocus_u"] + rows["defocus_v"]).to_numpy(np.float64) / 2
+
+
+def defocus_chart(defocus: NDArray[np.float64]) -> Html:
+    """Draw the distribution of the mean defocus, given in A."""
+    return chart_block(
+        figures.plot_defocus(defocus),
+        caption="Mean defocus of the micrographs, underfocus positive.",
+        label="Histogram of defocus",
+    )
 
 
 def scores_section(source: ReportSource) -> Section:

@@ -26,11 +26,12 @@ def run_facts(source: ReportSource, *, n_micrographs: int) -> list[Fact]:
     refused = {name for s in source.steps.values() for name in s.facts.get("failed") or {}}
     note = f"{len(refused):,} refused" if refused else "none refused"
     facts = [Fact(label="Micrographs", value=f"{n_micrographs:,}", note=note)]
-    picks = source.facts("picks")
-    if picks is not None:
+    name = next((n for n in ("picks", "first_picks") if n in source.steps), None)
+    if name is not None:
+        picks = source.steps[name].facts
         mean = int(picks["n_picks"]) / max(int(picks["n_micrographs"]) - int(picks["n_failed"]), 1)
         words = f"{mean:.0f} in a micrograph"
-        facts.append(Fact(label="Picks", value=f"{picks['n_picks']:,}", note=words))
+        facts.append(Fact(label=TITLES[name], value=f"{picks['n_picks']:,}", note=words))
     facts += _of_particles(source)
     sizes = source.sizes
     if sizes is not None:

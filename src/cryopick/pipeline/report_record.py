@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -67,8 +68,8 @@ def commands_section(source: ReportSource, *, command: str) -> Section:
         blocks.append(
             command_block(
                 Command(
-                    name=f"{step.number}. {TITLES[step.name]}: {record.get('name', step.name)}",
-                    command=str(record["command"]),
+                    name=f"{step.number}. {TITLES[step.name]}{_called(record)}",
+                    command=_short(record["command"]),
                     outcome=_outcome(record, own if own != versions else {}),
                     parameters=record["parameters"],
                     units=_UNITS,
@@ -80,6 +81,17 @@ def commands_section(source: ReportSource, *, command: str) -> Section:
         lead=f"Software: {_listed(versions)}." if versions else "",
         blocks=blocks,
     )
+
+
+def _called(record: Mapping[str, Any]) -> str:
+    """Name the command that does this alone, where there is one."""
+    return f": cryopick {record['name']}" if "name" in record else ""
+
+
+def _short(command: str) -> str:
+    """Leave out where the program lies."""
+    program, _, rest = command.partition(" ")
+    return f"{Path(program).name} {rest}".strip()
 
 
 def _listed(versions: Mapping[str, str]) -> str:

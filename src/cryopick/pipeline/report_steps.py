@@ -12,13 +12,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from cryopick.pipeline.report_fields import defocus_chart, mean_defocus
 from cryopick.pipeline.report_sample import choose_over_range
 from cryopick.pipeline.report_source import ReportSource
 from cryopick.pipeline.run_context import CTF_TABLE
 from cryopick.pipeline.run_numbers import run_flow
 from cryopick.pipeline.run_story import TITLES, counted, step_result
 from cryopick.report import figures
-from cryopick.report.blocks import chart_block, image_block, table_block, text_block
+from cryopick.report.blocks import chart_block, grid_block, image_block, table_block, text_block
 from cryopick.report.diameter_chart import plot_diameter_estimate
 from cryopick.report.flow_block import flow_block
 from cryopick.report.page import Html, Section
@@ -35,7 +36,7 @@ def numbers_section(source: ReportSource, *, n_micrographs: int) -> Section:
     facts = {name: step.facts for name, step in source.steps.items()}
     blocks = [flow_block(run_flow(facts, n_micrographs=n_micrographs))]
     if source.steps:
-        blocks.append(table_block(_steps(source), is_wide=True))
+        blocks.append(table_block(_steps(source), right=("Seconds", "Share"), is_wide=True))
     return Section(
         title="Numbers",
         lead="What each step kept, in colour, of what the step before handed on; and what was "
@@ -50,19 +51,13 @@ def _steps(source: ReportSource) -> pd.DataFrame:
         {
             "Step": TITLES[step.name],
             "Result": step_result(step),
-            "Seconds": round(step.seconds, 1),
-            "Share (%)": round(100 * step.seconds / total) if total else 0,
+            "Seconds": f"{step.seconds:,.1f}",
+            "Share": f"{100 * step.seconds / total:.0f} %" if total else "",
             "Job": f"{step.folder.parent.name}/{step.folder.name}",
         }
         for step in source.steps.values()
     ]
-    whole = {
-        "Step": "In all",
-        "Result": "",
-        "Seconds": round(total, 1),
-        "Share (%)": 100,
-        "Job": "",
-    }
+    whole = {"Step": "In all", "Result": "", "Seconds": f"{total:,.1f}", "Share": "", "Job": ""}
     return pd.DataFrame([*rows, whole])
 
 
@@ -82,17 +77,13 @@ def ctf_section(source: ReportSource) -> Section:
         ". Where no rings are found, the defocus is a guess; if that is so for more than half of "
         "the micrographs, the run does without the CTF."
     )
-    chart = figures.plot_histogram(
-        resolution, name="Rings seen to (Å)", counted="Micrographs", width=figures.WIDE, height=200
+    of_resolution = chart_block(
+        figures.plot_histogram(resolution, name="Rings seen to (Å)", counted="Micrographs"),
+        caption="Resolution to which rings agree with the fit. Micrographs far to the right are "
+        "worth a look, and perhaps to be left out.",
+        label="Histogram of the resolution of CTF fits",
     )
-    blocks = [
-        chart_block(
-            chart,
-            caption="Resolution to which rings agree with the fit. Micrographs far to the right "
-            "of the others are worth a look, and perhaps to be left out.",
-            label="Histogram of the resolution of CTF fits",
-        )
-    ]
+    blocks = [grid_block([defocus_chart(mean_defocus(rows)), of_resolution])]
     order = choose_over_range((-resolution * 1000).astype(np.int64).tolist(), most=_SHOWN)
     pictures = [_fit(folder, source, str(rows["micrograph"].iloc[i])) for i in order]
     blocks += [p for p in pictures if p is not None]

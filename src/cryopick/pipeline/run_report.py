@@ -78,7 +78,9 @@ def write_run_report(
     page = make_page(
         title=title,
         subtitle=f"{time.strftime('%-d %B %Y, %H:%M')}; {duration(source.seconds)} at work",
-        alarm="" if halted is None else f"Halted at {TITLES[halted.step].lower()}. {halted.error}",
+        alarm=""
+        if halted is None
+        else f"Halted at \u201c{TITLES[halted.step]}\u201d: {halted.error}",
         facts=run_facts(source, n_micrographs=n_micrographs),
         remarks=[*run_remarks(source), *problems],
         sections=sections,
@@ -91,7 +93,7 @@ def _makers(source: ReportSource, n_micrographs: int, command: str) -> list[_Mak
     """List the sections of the steps that are done, in reading order."""
     done = set(source.steps)
     scored = done | ({source.halted.step} if source.halted else set())  # classes may be none good
-    pickings, particles = set(PICKINGS), {"selection", "particles"}
+    pickings, particles = set(PICKINGS), set(report_classes.PARTICLE_STEPS)
     steps, classes = report_steps, report_classes
     found: list[tuple[bool, str, Callable[[], Section]]] = [
         (True, "Numbers", lambda: steps.numbers_section(source, n_micrographs=n_micrographs)),

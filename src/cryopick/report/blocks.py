@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -96,7 +96,9 @@ def grid_block(blocks: Sequence[Html], *, columns: int = 2) -> Html:
     return Html(f'<div class="{"row" if columns == 2 else "thirds"}">{"".join(blocks)}</div>')
 
 
-def table_block(rows: pd.DataFrame, *, most: int = 50, is_wide: bool = False) -> Html:
+def table_block(
+    rows: pd.DataFrame, *, most: int = 50, right: Collection[str] = (), is_wide: bool = False
+) -> Html:
     """Write a table; of more than `most` rows the first are shown and the rest counted.
 
     Parameters
@@ -105,10 +107,12 @@ def table_block(rows: pd.DataFrame, *, most: int = 50, is_wide: bool = False) ->
         The table; columns of numbers are set to the right.
     most
         Rows that are shown.
+    right
+        Columns of text that are set to the right, too.
     is_wide
         Let it be moved sideways on a narrow screen, rather than break its lines often.
     """
-    numeric = [pd.api.types.is_numeric_dtype(kind) for kind in rows.dtypes]
+    numeric = [c in right or pd.api.types.is_numeric_dtype(rows[c]) for c in rows.columns]
     marks = [' class="number"' if n else "" for n in numeric]
     head = "".join(
         f"<th{mark}>{escape(str(c))}</th>" for c, mark in zip(rows.columns, marks, strict=True)
