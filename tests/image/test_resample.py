@@ -39,3 +39,16 @@ def test_growing_and_odd_sizes_are_refused():
         shrink_images(torch.zeros(1, 8, 8), size=5)
     with pytest.raises(ShapeError):
         shrink_images(torch.zeros(1, 8, 6), size=4)
+
+
+@pytest.mark.parametrize("size", [24, 25])
+@pytest.mark.parametrize("larger", [36, 41, 48])
+def test_waves_grow_with_their_image_and_pixel_0_stays(size, larger):
+    def waves(count):
+        steps = torch.arange(count, dtype=torch.float64) / count
+        angle = 2 * torch.pi * (3 * steps[:, None] - 5 * steps[None, :])
+        return 0.7 + torch.cos(angle + 0.4)
+
+    grown = fourier_resize(waves(size), shape=(larger, larger))
+    torch.testing.assert_close(grown, waves(larger), atol=1e-12, rtol=0)
+    torch.testing.assert_close(fourier_resize(grown, shape=(size, size)), waves(size))

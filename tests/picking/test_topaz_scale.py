@@ -183,7 +183,9 @@ def test_the_edge_is_left_out():
     assert area.contains(x / 2, np.full(7, 5.0)).any() == np.False_
 
 
-@pytest.mark.parametrize("words", ["--output=x", "-o x", "--up-scale 4", "-s 2"])
+@pytest.mark.parametrize(
+    "words", ["--output=x", "-o x", "--up-scale 4", "-s 2", "-t0", "--thresh 0"]
+)
 def test_arguments_that_cryopick_gives_itself_are_refused(words):
     with pytest.raises(ParameterError, match="leave to cryopick what it gives itself"):
         TopazPickParameters(diameter=100, topaz_args=words)

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,10 @@ from cryopick.execution.parameters import ComputeParameters
 from cryopick.io.mrc import write_mrc
 from cryopick.io.star import read_star, write_star
 from cryopick.pipeline.evaluate import read_truth
-from cryopick.pipeline.labelled_fields import read_labels
+from cryopick.pipeline.labelled_fields import labels_identity, read_labels
 from cryopick.pipeline.pick_models import read_model
 from cryopick.tables.micrographs import open_micrographs
+from cryopick.tables.relion import read_micrographs, write_micrographs
 
 pytest_plugins = ("topaz_world", "network_world")
 
@@ -155,7 +157,7 @@ def test_particles_are_moved_by_their_origins_and_name_their_micrographs(topaz_p
     rows = truth()
     path = particle_table(rows)
 
-    labels = read_labels(open_micrographs([TABLE]), path)
+    labels = read_labels(open_micrographs([TABLE]), path, diameter=DIAMETER)
     result = train(path, "out", micrographs=(), steps=1)
 
     found = np.sort(np.concatenate([f.x for f in labels.fields]))
@@ -208,7 +210,7 @@ def _write_bad_labels():
     rows = truth()
     write_labels(Path("few.star"), rows.iloc[:30])
     write_labels(Path("far.star"), rows.assign(x=rows["x"] * 2))
-    write_labels(Path("one.star"), pd.concat([rows[rows["micrograph"] == "sim_00001.mrc"]] * 2))
+    write_labels(Path("one.star"), rows.assign(micrograph="sim_00001.mrc"))
     write_labels(Path("other.star"), rows.assign(micrograph="else.mrc"))
     for number in range(1, 5):
         write_mrc(f"unsized/sim_{number:05d}.mrc", noise(512), pixel_size=0.0)
@@ -261,3 +263,35 @@ def test_what_no_training_can_come_of_is_refused_in_one_sentence(
     for part in parts:
         assert part in sentence
     assert not Path("out").exists()
+
+
+def test_another_pixel_size_in_the_table_is_another_training(network_project):
+    table = read_micrographs(Path(TABLE))
+    coarser = table.optics.assign(pixel_size=1.5 * table.optics["pixel_size"])
+    write_micrographs(Path("micrographs_coarser.star"), replace(table, optics=coarser))
+    one, other = (
+        read_labels(open_micrographs([name]), Path("labels.star"), diameter=DIAMETER)
+        for name in (TABLE, "micrographs_coarser.star")
+    )
+    assert one.count == other.count
+    assert labels_identity(one.fields) != labels_identity(other.fields)
+
+
+def test_a_particle_labelled_twice_counts_once(network_project):
+    rows = truth()
+    write_labels(Path("once.star"), rows)
+    jittered = rows.assign(x=rows["x"] + 1.0)
+    write_labels(Path("twice.star"), pd.concat([rows, jittered, rows]))
+    once, twice = (
+        read_labels(open_micrographs([TABLE]), Path(name), diameter=DIAMETER)
+        for name in ("once.star", "twice.star")
+    )
+    assert twice.n_repeated == 2 * once.count
+    for one, other in zip(once.fields, twice.fields, strict=True):
+        np.testing.assert_array_equal(one.x, other.x)
+
+
+def test_particles_of_a_few_pixels_are_refused(network_project):
+    with pytest.raises(DataError, match="be at least 6 px of the micrograph"):
+        train("labels.star", "tiny", diameter=9.0)
+    assert not Path("tiny").exists()

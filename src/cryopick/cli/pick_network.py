@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_network_commands"]
 
+_POOR = 0.3  # average precision over the best possible: with less, nothing was learned
 _FEW = 20  # labels to validate on: with fewer, precision and calibration are vague
 
 
@@ -63,6 +64,8 @@ def pick_network_command(
             f"The model was trained with --diameter {picker.trained_diameter:g}, and knows "
             f"particles at that scale; --diameter is {parameters.diameter:g} now."
         )
+    if picker.is_other_sign:
+        warn("The model was trained on particles of the other contrast; check --white-particles.")
     pick_and_tell(
         micrographs,
         out,
@@ -157,6 +160,10 @@ def _left_out(result: PickTraining) -> list[str]:
     found = []
     if result.n_outside:
         found.append(f"{result.n_outside} labels outside their micrographs were left out.")
+    if result.n_repeated:
+        found.append(
+            f"{result.n_repeated} labels within a fifth of a diameter of another were left out."
+        )
     if result.n_masked:
         found.append(
             f"{result.n_masked} labels on ice, carbon or damaged borders were left out; "
@@ -179,6 +186,12 @@ def _left_out(result: PickTraining) -> list[str]:
         found.append(
             f"Only {result.n_held_out_labels} labels are held out: precision and probabilities "
             "are vague."
+        )
+    labelled = result.n_held_out_labels / max(result.n_held_out * result.n_expected, 1e-6)
+    if result.average_precision < _POOR * min(labelled, 1.0):
+        found.append(
+            "The model hardly finds the labelled particles; check --diameter, --pixel-size and "
+            "--white-particles."
         )
     if result.steps == 0:
         found.append(

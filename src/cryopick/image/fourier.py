@@ -89,14 +89,14 @@ def crop_rfft(image_rfft: Tensor, *, shape: tuple[int, int]) -> Tensor:
 
 
 def fourier_resize(images: Tensor, *, shape: tuple[int, int]) -> Tensor:
-    """Shrink images by cropping their transform; pixel values (the mean) are kept.
+    """Shrink or enlarge images by cropping or padding their transform; the mean is kept.
 
     Parameters
     ----------
     images
         (..., y, x), real.
     shape
-        (y, x) of the result, px; neither larger than the images'.
+        (y, x) of the result, px; both at most, or both at least the images'.
 
     Returns
     -------
@@ -107,6 +107,21 @@ def fourier_resize(images: Tensor, *, shape: tuple[int, int]) -> Tensor:
     if tuple(images.shape[-2:]) == tuple(shape):
         return images
     scale = shape[0] * shape[1] / (images.shape[-2] * images.shape[-1])
-    cropped = crop_rfft(torch.fft.rfft2(images), shape=shape)
-    resized: Tensor = torch.fft.irfft2(cropped * scale, s=shape)
+    spectrum = torch.fft.rfft2(images)
+    if shape[0] >= images.shape[-2] and shape[1] >= images.shape[-1]:
+        changed = _padded_rfft(spectrum, images.shape[-1], shape=shape)
+    else:
+        changed = crop_rfft(spectrum, shape=shape)
+    resized: Tensor = torch.fft.irfft2(changed * scale, s=shape)
     return resized
+
+
+def _padded_rfft(spectrum: Tensor, width: int, *, shape: tuple[int, int]) -> Tensor:
+    """Put a half spectrum of images of a width into a larger one, but for even sizes' Nyquist."""
+    height = spectrum.shape[-2]
+    high, wide = (height - 1) // 2, (width - 1) // 2
+    padded = spectrum.new_zeros((*spectrum.shape[:-2], shape[0], shape[1] // 2 + 1))
+    padded[..., : high + 1, : wide + 1] = spectrum[..., : high + 1, : wide + 1]
+    if high:
+        padded[..., -high:, : wide + 1] = spectrum[..., -high:, : wide + 1]
+    return padded

@@ -22,7 +22,7 @@ _SAMPLES = 1 << 16  # pixels that suffice for a median
 
 
 class WorkingField(NamedTuple):
-    """A micrograph shrunk for picking: its px = px here * scale + offset.
+    """A micrograph brought to a size for picking: its px = px here * scale + offset.
 
     A margin of mirrored pixels is around it: shrinking meets no jump at the edges, and areas are
     judged beyond them. It is not valid, and filters see it filled with its surroundings.
@@ -63,7 +63,12 @@ def require_usable(micrograph: Tensor, *, name: str = "micrograph") -> None:
 
 
 def prepare_field(
-    micrograph: Tensor, *, pixel_size: float, working_pixel_size: float, white_particles: bool
+    micrograph: Tensor,
+    *,
+    pixel_size: float,
+    working_pixel_size: float,
+    white_particles: bool,
+    enlarge: bool = False,
 ) -> WorkingField:
     """Clip outliers, shrink, normalise and find damaged borders.
 
@@ -77,6 +82,8 @@ def prepare_field(
         A/px to shrink to; a micrograph that is coarser stays as it is.
     white_particles
         Whether particles are already white; else the contrast is inverted.
+    enlarge
+        Bring a coarser micrograph to the working pixel size, too.
 
     Returns
     -------
@@ -101,8 +108,9 @@ def prepare_field(
     bin_size = max(1, int(working_pixel_size / (2 * pixel_size)))
     if bin_size > 1:
         image = functional.avg_pool2d(image[None, None], bin_size)[0, 0]
-    factor = max(1.0, working_pixel_size / (pixel_size * bin_size))
-    margin = min(math.ceil(_MARGIN * factor), min(image.shape) - 1)
+    factor = working_pixel_size / (pixel_size * bin_size)
+    factor = factor if enlarge else max(1.0, factor)
+    margin = min(math.ceil(_MARGIN * max(1.0, factor)), min(image.shape) - 1)
     image = functional.pad(image[None, None], (margin,) * 4, mode="reflect")[0, 0]
     padded = (image.shape[0], image.shape[1])
     shape = (_shrunk(padded[0], factor), _shrunk(padded[1], factor))
@@ -150,7 +158,8 @@ def robust_moments(micrograph: Tensor) -> tuple[Tensor, Tensor]:
 def _shrunk(size: int, factor: float) -> int:
     if factor == 1.0:
         return size
-    return min(good_size(round(size / factor)), size)
+    wanted = good_size(round(size / factor))
+    return min(wanted, size) if factor > 1 else max(wanted, size)
 
 
 def _within(

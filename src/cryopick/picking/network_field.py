@@ -7,12 +7,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cryopick.errors import DataError
 from cryopick.picking.network import PARTICLE
 from cryopick.picking.search_field import SearchField, prepare_search
 
-__all__ = ["NetworkField", "prepare_network_field"]
+__all__ = ["NetworkField", "prepare_network_field", "require_visible"]
 
 _CLIP = 6.0  # deviations
+_LEAST = 6.0  # px of the micrograph to a diameter, for anything to be told of a particle
 _SMALLEST, _LARGEST = 0.8, 1.25  # diameters: sizes that masks and filters spare
 
 
@@ -52,16 +54,17 @@ def prepare_network_field(
     Returns
     -------
     NetworkField
-        Shrunk to 24 px a diameter (a coarser field stays as it is), without what is much longer
-        than a particle, divided by the robust deviation of its valid part and clipped at 6.
+        Brought to 24 px a diameter, without what is much longer than a particle, divided by the
+        robust deviation of its valid part and clipped at 6.
 
     Raises
     ------
     DataError
-        If a pixel is not finite or the field is constant.
+        If a pixel is not finite, the field is constant, or a particle is smaller than 6 px.
     ShapeError
         If `micrograph` has not two axes.
     """
+    require_visible(diameter, pixel_size=pixel_size)
     search = prepare_search(
         micrograph,
         pixel_size=pixel_size,
@@ -71,6 +74,7 @@ def prepare_network_field(
         edge_distance=edge_distance,
         white_particles=white_particles,
         mask=mask,
+        enlarge=True,
     )
     image = search.valid_image(search.image_rfft)
     valid = image[search.is_valid]
@@ -79,3 +83,27 @@ def prepare_network_field(
         spread = 1.4826 * (valid - middle).abs().median()
         image = ((image - middle) / spread.clamp_min(1e-6)).clamp(-_CLIP, _CLIP)
     return NetworkField(torch.where(search.is_valid, image, 0.0).float(), search)
+
+
+def require_visible(diameter: float, *, pixel_size: float) -> None:
+    """Refuse particles of which too few pixels are seen.
+
+    Parameters
+    ----------
+    diameter
+        Of the particle, A.
+    pixel_size
+        A/px of the micrograph.
+
+    Raises
+    ------
+    DataError
+        If the diameter is below 6 px.
+    """
+    if diameter < _LEAST * pixel_size:
+        raise DataError(
+            "diameter",
+            must=f"be at least {_LEAST:g} px of the micrograph, {_LEAST * pixel_size:g} A",
+            got=f"{diameter:g} A",
+            remedy="Check --diameter and --pixel-size, or give less binned micrographs",
+        )

@@ -28,6 +28,7 @@ __all__ = [
     "TrainedModel",
     "calibrate",
     "chances",
+    "estimate_marked_share",
     "find_in_field",
     "fit_model",
     "success",
@@ -42,8 +43,7 @@ _CHANCE = 2.0  # marked particles that a network finds by chance where an equal 
 _MOST = 0.2  # share of the success that is put down to chance
 _PATIENCE = 3  # reports without a better validation
 _MOST_HIDDEN = 4.0  # unmarked particles for each marked one, at most
-_SAMPLED = 6  # fields that particles are counted on
-_SURE = 0.5  # probability from which a peak counts as a particle
+_USUAL_SHARE, _USUAL_SPREAD = 1.5, 1.0  # log-odds of a particle to be marked, and their spread
 _LOWEST_LOGIT = -8.0
 _OFFSET = 3.0  # spread of the offset that a calibration finds, before it has seen anything
 
@@ -138,7 +138,7 @@ def fit_model(
     """
     n_marked = sum(len(f.particles) for f in fields) / len(fields)
     share = _HiddenShare(n_marked, n_expected)
-    course = _Course(held_out, fields, share, patience, threads, report, keep)
+    course = _Course(held_out, share, patience, threads, report, keep)
     if start is not None:
         course.take_up(start, network)
     elif is_trained:
@@ -194,16 +194,12 @@ class _HiddenShare:
     def take_up(self, share: float) -> None:
         self._share = share
 
-    def count(self, network: PickNetwork, fields: Sequence[TrainingField], *, threads: int) -> None:
-        """Count particles on some fields; go half of the way to what is found."""
+    def count(self, found: Found) -> None:
+        """Look how many of the surest peaks are marked; go half of the way to what that says."""
         if self._is_given:
             return
-        some = fields[:: max(1, len(fields) // _SAMPLED)]
-        marked = sum(len(f.particles) for f in some)
-        peaks = _find_in_fields(network, some, threads)
-        sure = sum(int((expit(logit) > _SURE).sum()) for _, logit in peaks)
-        found = min(max(0.0, sure / max(marked, 1) - 1), _MOST_HIDDEN)
-        self._share = (self._share + found) / 2
+        hidden = min(1 / estimate_marked_share(found) - 1, _MOST_HIDDEN)
+        self._share = (self._share + hidden) / 2
 
 
 class _Course:
@@ -212,7 +208,6 @@ class _Course:
     def __init__(
         self,
         held_out: Sequence[TrainingField],
-        fields: Sequence[TrainingField],
         share: _HiddenShare,
         patience: int,
         threads: int,
@@ -222,7 +217,7 @@ class _Course:
         self.best: PickNetwork | None = None
         self.first: Look | None = None
         self.history: list[Look] = []
-        self._held_out, self._fields, self._share = held_out, fields, share
+        self._held_out, self._share = held_out, share
         self._report, self._keep, self._patience, self._threads = report, keep, patience, threads
 
     @property
@@ -246,11 +241,8 @@ class _Course:
     def begin_with(self, network: PickNetwork) -> None:
         """Take a network that is a model already for the best so far."""
         self.best = copy.deepcopy(network).eval()
-        self.first = self._look_at(self.best, step=0, loss=None)
-
-    def _look_at(self, network: PickNetwork, *, step: int, loss: float | None) -> Look:
-        found = validate(network, self._held_out, threads=self._threads)
-        return Look(step, loss, _average_precision(found), success(found))
+        found = validate(self.best, self._held_out, threads=self._threads)
+        self.first = _look(found, step=0, loss=None)
 
     def take_up(self, state: FitState, network: PickNetwork) -> None:
         """Go on from where a training stood; `network` says device and layout."""
@@ -262,8 +254,9 @@ class _Course:
     def look(self, progress: TrainingProgress, learner: Learner) -> bool:
         """Validate; True ends training."""
         network = learner.network.eval()
-        self.history.append(self._look_at(network, step=progress.step, loss=progress.loss))
-        self._share.count(network, self._fields, threads=self._threads)
+        found = validate(network, self._held_out, threads=self._threads)
+        self.history.append(_look(found, step=progress.step, loss=progress.loss))
+        self._share.count(found)
         if self.taken.step == progress.step:
             self.best = copy.deepcopy(network)
         network.train()
@@ -282,6 +275,10 @@ class _Course:
             first=self.first,
             history=tuple(self.history),
         )
+
+
+def _look(found: Found, *, step: int, loss: float | None) -> Look:
+    return Look(step, loss, _average_precision(found), success(found))
 
 
 def find_in_field(network: PickNetwork, field: TrainingField) -> tuple[Floats, Floats]:
@@ -364,22 +361,50 @@ def calibrate(found: Found, *, marked_share: float) -> tuple[float, float]:
         Share of the particles that are marked: a particle is marked with this probability,
         whatever it looks like (Elkan and Noto, KDD 2008).
     """
+    slope, offset, _ = _fit_curve(found, marked_share=marked_share)
+    return slope, offset
+
+
+def estimate_marked_share(found: Found) -> float:
+    """Estimate which share of the particles is marked, from how often the surest peaks are.
+
+    The probability of a peak to be marked rises with its logit to that share, where all are
+    particles: the height at which the curve of the calibration levels off (Elkan and Noto, KDD
+    2008, whose third estimator takes the highest value).
+
+    Parameters
+    ----------
+    found
+        Of fields held out.
+    """
+    return _fit_curve(found, marked_share=None)[2]
+
+
+def _fit_curve(found: Found, *, marked_share: float | None) -> tuple[float, float, float]:
+    """Fit P(marked) = share * expit(slope * logit + offset); a share that is given stays."""
     logit, truth = found.logit, found.is_marked.astype(np.float64)
     used = logit > _LOWEST_LOGIT
     logit, truth = logit[used], truth[used]
     if not len(logit):
-        return 1.0, 0.0
+        return 1.0, 0.0, 1.0 if marked_share is None else marked_share
     n_marked = truth.sum()  # one more of each kind than was seen, as Platt (1999) has it
     truth = np.where(truth > 0, (n_marked + 1) / (n_marked + 2), 1 / (len(truth) - n_marked + 2))
 
+    def share_of(values: Floats) -> float:
+        return float(expit(values[2])) if marked_share is None else marked_share
+
     def loss(values: Floats) -> float:
-        chance = marked_share * expit(values[0] * logit + values[1])
+        chance = share_of(values) * expit(values[0] * logit + values[1])
         chance = np.clip(chance, 1e-9, 1 - 1e-9)
         fit = -(truth * np.log(chance) + (1 - truth) * np.log(1 - chance)).sum()
-        return float(fit + 0.5 * (values[0] - 1) ** 2 + 0.5 * (values[1] / _OFFSET) ** 2)
+        fit += 0.5 * (values[0] - 1) ** 2 + 0.5 * (values[1] / _OFFSET) ** 2
+        if marked_share is None:
+            fit += 0.5 * ((values[2] - _USUAL_SHARE) / _USUAL_SPREAD) ** 2
+        return float(fit)
 
-    best = minimize(loss, np.array([1.0, 0.0]), method="Nelder-Mead").x
-    return float(max(best[0], 0.05)), float(best[1])
+    first = [1.0, 0.0] if marked_share is not None else [1.0, 0.0, _USUAL_SHARE]
+    best = minimize(loss, np.array(first), method="Nelder-Mead").x
+    return float(max(best[0], 0.05)), float(best[1]), share_of(best)
 
 
 def peak_share(chance: Floats) -> float:

@@ -16,8 +16,9 @@ class NetworkParameters(Parameters):
     diameter: float = option(help="Diameter of the particle.", unit="A", above=0)
     threshold: float | None = option(
         None,
-        help="Least probability of a pick; what the model says if not given.",
-        minimum=0,
+        help="Least probability of a pick; what the model says if not given. Peaks below 0.002 are "
+        "not stored.",
+        minimum=0.002,
         maximum=1,
     )
     min_distance: float | None = option(

@@ -17,7 +17,7 @@ from cryopick.picking.network_parameters import NetworkParameters
 
 __all__ = ["FLOOR", "PickModel", "field_chances", "find_centres", "network_bytes", "pick_network"]
 
-FLOOR = 0.01  # probability: peaks below are of no use to anyone
+FLOOR = 0.002  # probability: peaks below are of no use to anyone
 _ROUNDS = 200  # of expectation-maximisation, at most
 _OWN = 1.0  # peaks like those of the calibration that each field is thought to have besides its own
 _LEAST = 1e-9  # probability, and what is missing to 1: odds are finite
@@ -190,6 +190,6 @@ def network_bytes(side: int, pixel_size: float, *, parameters: NetworkParameters
     parameters
         Of the picker.
     """
-    work = side * pixel_size / max(pixel_size, parameters.diameter / PARTICLE)
+    work = side * pixel_size / (parameters.diameter / PARTICLE)
     seen = min(work, parameters.tile + 2 * MARGIN)
-    return int(30 * side**2 + 110 * work**2 + 60 * seen**2)
+    return int(30 * side**2 + 110 * work**2 + 300 * seen**2)

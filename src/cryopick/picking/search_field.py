@@ -94,6 +94,7 @@ def prepare_search(
     edge_distance: float,
     white_particles: bool,
     mask: bool,
+    enlarge: bool = False,
 ) -> SearchField:
     """Make a micrograph ready to be searched for particles of a size range.
 
@@ -113,6 +114,8 @@ def prepare_search(
         Whether particles are already white; else the contrast is inverted.
     mask
         Whether to leave out ice, carbon and holes.
+    enlarge
+        Bring a coarser micrograph to the working pixel size, too.
 
     Raises
     ------
@@ -126,6 +129,7 @@ def prepare_search(
         pixel_size=pixel_size,
         working_pixel_size=working_pixel_size,
         white_particles=white_particles,
+        enlarge=enlarge,
     )
     is_valid = field.is_valid
     if mask:

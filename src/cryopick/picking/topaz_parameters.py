@@ -166,7 +166,10 @@ def _require_free(arguments: Collection[str], taken: Collection[str]) -> None:
     """Refuse arguments that would break what is read back from Topaz."""
     for word in arguments:
         name = word.partition("=")[0]
-        if name in taken:
+        if not name.startswith("--"):
+            name = name[:2]  # a value may follow at once
+        is_long = name.startswith("--") and len(name) > len("--")
+        if name in taken or (is_long and any(full.startswith(name) for full in taken)):
             raise ParameterError(
                 "topaz_args",
                 must="leave to cryopick what it gives itself",

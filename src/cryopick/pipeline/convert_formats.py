@@ -110,7 +110,7 @@ def detect_source(path: Path, named: str | None) -> Format:
             str(path),
             must="hold coordinate files" if is_folder else "have a known suffix",
             got="none" if is_folder else path.suffix or "none",
-            remedy=f"Add --from with one of {', '.join(FORMATS)}",
+            remedy=f"Name its format with cryopick convert --from: {', '.join(FORMATS)}",
         )
     return FORMATS[found]
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from cryopick.errors import CryopickError, DataError, TableError
 from cryopick.io.micrograph import read_micrograph_size
@@ -23,6 +24,7 @@ from cryopick.tables.paths import micrograph_key
 __all__ = ["LabelledField", "Labels", "labels_identity", "read_beside", "read_labels"]
 
 _FEWEST = 50  # labels: with fewer, a network learns them by heart
+_SAME, _WIDEST_SAME = 0.2, 100.0  # diameters, A: two labels so near are one particle
 _STRAYING = 0.01  # share of labels outside their fields that is taken for carelessness
 
 
@@ -47,6 +49,7 @@ class Labels:
     n_outside: int  # labels outside their micrographs, left out
     n_unlisted: int  # micrographs that only the labels name
     n_unlabelled: int  # micrographs without a label, left out
+    n_repeated: int  # labels of a particle that has one already, left out
 
     @property
     def count(self) -> int:
@@ -55,7 +58,11 @@ class Labels:
 
 
 def read_labels(
-    micrographs: Micrographs, path: Path, *, refused: dict[str, str] | None = None
+    micrographs: Micrographs,
+    path: Path,
+    *,
+    diameter: float,
+    refused: dict[str, str] | None = None,
 ) -> Labels:
     """Read positions and join them with their micrographs.
 
@@ -66,6 +73,8 @@ def read_labels(
     path
         Particles, or picks of any program: a file or a folder. Particles are moved by their
         origins.
+    diameter
+        Of the particle, A: of labels nearer than a fifth of it only the first counts.
     refused
         Where given, labelled micrographs that cannot be opened are left out, and the reasons
         added here by name.
@@ -90,7 +99,7 @@ def read_labels(
     names = [str(n) for n in micrographs.rows["micrograph"]]
     groups, n_unlisted = _by_micrograph(rows, names, str(path))
     sizes = pixel_sizes(micrographs).to_numpy(float)
-    fields, strays, n_all = [], [], 0
+    fields, strays, n_all, n_repeated = [], [], 0, 0
     last: CryopickError | None = None
     for name, pixel_size in zip(names, sizes.tolist(), strict=True):
         if name not in groups:
@@ -105,6 +114,8 @@ def read_labels(
             continue
         n_all += len(groups[name])
         strays += outside
+        field, repeated = _without_repeats(field, near=min(_SAME * diameter, _WIDEST_SAME))
+        n_repeated += repeated
         if len(field.x):
             fields.append(field)
     if last is not None and not n_all:
@@ -121,6 +132,7 @@ def read_labels(
         n_outside=len(strays),
         n_unlisted=n_unlisted,
         n_unlabelled=len(names) - len(groups),
+        n_repeated=n_repeated,
     )
     if labels.count < _FEWEST:
         raise _too_few(path, f"{labels.count} in the micrographs given")
@@ -128,7 +140,7 @@ def read_labels(
 
 
 def labels_identity(fields: Sequence[LabelledField]) -> str:
-    """Name micrographs and labels, so that a change of either is noticed.
+    """Name micrographs, pixel sizes and labels, so that a change of any is noticed.
 
     Parameters
     ----------
@@ -137,6 +149,7 @@ def labels_identity(fields: Sequence[LabelledField]) -> str:
     """
     digest = hashlib.sha256(identity_of(*(f.path for f in fields)).encode())
     for field in fields:
+        digest.update(f"{field.micrograph} {field.pixel_size:.6g}".encode())
         digest.update(np.stack([field.x, field.y]).astype("<f8").data)
     return digest.hexdigest()[:16]
 
@@ -240,6 +253,17 @@ def _field(
     width, height = size[1], size[0]
     where = [f"x {a:.0f}, y {b:.0f} of {name} ({width} x {height} px)" for a, b in outside]
     return field, where
+
+
+def _without_repeats(field: LabelledField, *, near: float) -> tuple[LabelledField, int]:
+    """Leave out labels nearer than so many A to an earlier one; count them."""
+    places = np.stack([field.x, field.y], axis=1)
+    is_kept = np.ones(len(places), dtype=bool)
+    pairs = cKDTree(places).query_pairs(near / field.pixel_size, output_type="ndarray")
+    for first, second in pairs[np.lexsort(pairs.T[::-1])]:
+        is_kept[second] &= not is_kept[first]
+    kept = replace(field, x=field.x[is_kept], y=field.y[is_kept])
+    return kept, int((~is_kept).sum())
 
 
 def _centres(

@@ -30,6 +30,7 @@ class NetworkPicker:
     parameters: NetworkParameters
     model: PickModel
     trained_diameter: float | None = None  # A, that a model of one particle was trained with
+    trained_white: bool | None = None  # contrast of the particles that it was trained with
 
     @property
     def name(self) -> str:
@@ -53,6 +54,12 @@ class NetworkPicker:
             return False
         ratio = self.parameters.diameter / self.trained_diameter
         return max(ratio, 1 / ratio) > _OTHER_SIZE
+
+    @property
+    def is_other_sign(self) -> bool:
+        """Whether the model was trained on particles of the other contrast."""
+        white = self.parameters.white_particles
+        return self.trained_white is not None and self.trained_white != white
 
     def __getstate__(self) -> dict[str, Any]:
         """Send the weights to workers as plain arrays."""
@@ -109,11 +116,12 @@ def make_network_picker(path: Path | None, *, parameters: NetworkParameters) -> 
         If the file is missing, damaged, or of something else.
     """
     model, notes = read_model(path)
-    diameter = notes.get("diameter")
+    diameter, white = notes.get("diameter"), notes.get("white_particles")
     return NetworkPicker(
         parameters=parameters,
         model=model,
         trained_diameter=float(diameter) if isinstance(diameter, int | float) else None,
+        trained_white=None if white is None else bool(white),
     )
 
 

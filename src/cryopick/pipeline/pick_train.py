@@ -23,6 +23,7 @@ from cryopick.execution.parameters import ComputeParameters
 from cryopick.io.atomic import write_json
 from cryopick.picking.label_split import split_micrographs
 from cryopick.picking.network import PickNetwork
+from cryopick.picking.network_field import require_visible
 from cryopick.picking.network_fit import FitState, Look, TrainedModel, fit_model
 from cryopick.picking.network_parameters import NetworkTrainingParameters
 from cryopick.picking.network_training import TrainingProgress
@@ -120,6 +121,8 @@ def train_picker(
         before = _finished(folder, sources.identity)
         if before is not None:
             return before
+        for name in (MODEL, CHART, _RESULT):  # of other labels
+            (folder / name).unlink(missing_ok=True)
         prepared = prepare_fields(
             sources.chosen,
             sources.rejected,
@@ -167,7 +170,7 @@ def _read(
     """Read the tables, and refuse what no training can come of."""
     failed: dict[str, str] = {}
     table = _micrographs(micrographs, labels, pixel_size)
-    found = read_labels(table, labels, refused=failed)
+    found = read_labels(table, labels, diameter=parameters.diameter, refused=failed)
     chosen = _choose(found.fields, parameters)
     _require_sense(chosen, parameters)
     others = None if rejected is None else read_beside(chosen, rejected)
@@ -201,6 +204,7 @@ def _result(
         n_unlabelled=sources.labels.n_unlabelled,
         n_unused=len(sources.labels.fields) - len(sources.chosen),
         edge_band=prepared.edge_band,
+        n_repeated=sources.labels.n_repeated,
         history=[_as_record(look) for look in trained.history],
         failed=sources.failed | prepared.failed,
     )
@@ -263,6 +267,7 @@ def _require_sense(fields: Sequence[LabelledField], parameters: NetworkTrainingP
     """Refuse what no training can come of, before anything is written or computed."""
     counts = [len(f.x) for f in fields]
     _split(counts, parameters)
+    require_visible(parameters.diameter, pixel_size=max(f.pixel_size for f in fields))
     smallest = min(fields, key=lambda f: min(f.size) * f.pixel_size)
     side = min(smallest.size) * smallest.pixel_size
     if parameters.diameter > side:

@@ -39,6 +39,7 @@ class PickTraining:
     n_unlisted: int  # micrographs that only the labels name
     n_unlabelled: int  # micrographs without a label
     n_unused: int  # labelled micrographs that were not needed
+    n_repeated: int  # labels of a particle that has one already
     edge_band: float  # A from the edges of micrographs in which nothing is labelled
     history: Sequence[Mapping[str, float | None]]  # step, loss, average_precision, success
     failed: Mapping[str, str]  # reasons, by micrograph
@@ -77,6 +78,7 @@ def write_training(
     notes = {
         "made_by": "cryopick pick train",
         "diameter": parameters.diameter,
+        "white_particles": parameters.white_particles,
         "seed": parameters.seed,
         "steps": trained.taken.step,
         "held_out_labels": trained.validation.n_marked,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ from cryopick.pipeline.topaz_program import TopazProgram, TopazRun
 __all__ = ["TopazField", "TopazStream"]
 
 _AHEAD = 16  # fields prepared and not yet picked, at most
+_SILENCE = 1800.0  # s without a finished field, after which Topaz is told nothing more
 _FINISHED = re.compile(r"# Extracted (\d+) particles from (\S+)$")
 
 Item = TypeVar("Item")
@@ -131,6 +133,7 @@ class _Feeder:
         self._is_stopped = threading.Event()
         self._errors: deque[tuple[int, CryopickError]] = deque()
         self._bug: BaseException | None = None
+        self._heard = time.monotonic()  # when a field was finished last
         self._thread = threading.Thread(target=self._feed, daemon=True)
         self.waiting: dict[str, int] = {}  # fields told to Topaz and not yet finished
 
@@ -155,6 +158,7 @@ class _Feeder:
         """Take back a field that Topaz has finished."""
         if name not in self.waiting:
             raise self._run.error(f"peaks of {name}, which it was not given")
+        self._heard = time.monotonic()
         index = self.waiting.pop(name)
         self._target(name).unlink(missing_ok=True)
         self._room.release()
@@ -172,8 +176,7 @@ class _Feeder:
     def _feed(self) -> None:
         try:
             for index, item in enumerate(self._items):
-                self._room.acquire()
-                if self._is_stopped.is_set():
+                if not self._has_room() or self._is_stopped.is_set():
                     break
                 self._feed_one(index, item)
         except (BrokenPipeError, ValueError) as error:  # the process ended, and will say why
@@ -184,6 +187,13 @@ class _Feeder:
         finally:
             with contextlib.suppress(OSError):
                 self._run.input.close()
+
+    def _has_room(self) -> bool:
+        """Wait for room; False if Topaz has been silent for too long: its input ends then."""
+        while not self._room.acquire(timeout=min(1.0, _SILENCE)):
+            if time.monotonic() - self._heard > _SILENCE:
+                return False
+        return True
 
     def _feed_one(self, index: int, item: TopazField) -> None:
         name = field_name(index + 1)

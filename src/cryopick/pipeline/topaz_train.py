@@ -87,7 +87,7 @@ def train_topaz(
     """
     compute = compute or TopazComputeParameters()
     micrographs = open_micrographs(inputs, pixel_size=pixel_size)
-    found = read_labels(micrographs, labels)
+    found = read_labels(micrographs, labels, diameter=parameters.diameter)
     scale = choose_scale(
         diameter=parameters.diameter,
         pixel_size=max(f.pixel_size for f in found.fields),
