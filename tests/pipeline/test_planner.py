@@ -198,3 +198,25 @@ def test_50000_fields_replay_in_less_than_a_millisecond_an_event() -> None:
     each = (time.process_time() - start) / events
     assert events > 15000
     assert each < 1e-3
+
+
+def test_a_set_of_the_first_micrographs_does_not_hold_the_others_back() -> None:
+    graph = (
+        Step(name="ctf", digest="1"),
+        Step(name="diameter", digest="1", needs=("ctf",), is_set=True, first=4),
+        Step(name="picks", digest="1", needs=("ctf", "diameter")),
+    )
+    state, done = drive(begin(graph), Listed(count=12, is_closed=True))
+    assert [(d.step, d.stop) for d in done if isinstance(d, Process)] == [
+        ("ctf", 12),
+        ("picks", 12),
+    ]
+    state, done = drive(begin(graph), Listed(count=3, is_closed=False))
+    assert names(done) == ["ctf"]  # one is still to come
+    state, done = drive(state, Listed(count=5, is_closed=False))
+    assert names(done) == ["ctf", "diameter", "picks"]
+    state, done = drive(state, Listed(count=6, is_closed=True))
+    assert names(done) == ["ctf", "picks"]  # the diameter stays
+    few, done = drive(begin(graph), Listed(count=2, is_closed=True))
+    assert names(done) == ["ctf", "diameter", "picks"]
+    assert few.is_over

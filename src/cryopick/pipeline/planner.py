@@ -47,7 +47,7 @@ class Step:
     digest: str  # of its parameters and the version of the method
     needs: tuple[str, ...] = ()  # steps whose results it takes
     is_set: bool = False  # works on all results before it at once
-    first: int | None = None  # only so many micrographs, the first; not for sets
+    first: int | None = None  # only so many micrographs, the first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,7 +231,7 @@ def _advance(state: PlannerState) -> tuple[PlannerState, tuple[Instruction, ...]
     views: dict[str, _View] = {}
     for step in state.graph:
         needs = [views[name] for name in step.needs]
-        identity = _identity(step, needs)
+        identity = _identity(step, state, needs)
         if identity and identity != state.of(step.name).identity:
             state = _renewed(state, step.name, identity)
         if identity and not state.of(step.name).error:
@@ -251,11 +251,20 @@ def _advance(state: PlannerState) -> tuple[PlannerState, tuple[Instruction, ...]
     return state, ()
 
 
-def _identity(step: Step, needs: list[_View]) -> str:
-    """Digest of what a step is made from; empty as long as a set that it needs is not whole."""
+def _identity(step: Step, state: PlannerState, needs: list[_View]) -> str:
+    """Digest of what a step is made from; empty as long as a set that it needs is not whole.
+
+    A set of the first micrographs needs these only, and does not change when others come.
+    """
     parts = [step.name, step.digest]
+    of_first = step.is_set and step.first is not None
+    if of_first:
+        reach = min([state.count, *(n.reach for n in needs if not n.is_set)])
+        enough = state.count if state.is_closed else step.first or 0
+        if reach < min(step.first or 0, enough):
+            return ""
     for needed in needs:
-        if step.is_set or needed.is_set:
+        if needed.is_set or (step.is_set and not of_first):
             if not needed.is_whole:
                 return ""
             parts.append(needed.content)

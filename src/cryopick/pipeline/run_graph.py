@@ -31,7 +31,7 @@ _DEPENDS: Mapping[str, tuple[str, ...]] = {
     "classes": ("classes", "ctf", "seed", *_SIZES),
     "selection": ("minimum_score",),
 }
-_SETS = ("first_classes", "first_selection", "training", "classes", "selection")
+_SETS = ("diameter", "first_classes", "first_selection", "training", "classes", "selection")
 
 
 def step_parameters(

@@ -128,7 +128,7 @@ class Runner:
         return state
 
     def _carry_out(self, instruction: Process | Make, step: Step, state: PlannerState) -> Event:
-        stop = instruction.stop if isinstance(instruction, Process) else 0
+        stop = instruction.stop if isinstance(instruction, Process) else step.first or 0
         wanted = self.micrographs[:stop]
         try:
             record, is_new = self._job_done(step, instruction.identity, wanted, state)
