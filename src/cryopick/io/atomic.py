@@ -22,6 +22,7 @@ __all__ = [
     "output_errors",
     "remove_leftovers",
     "sync_folder",
+    "tells_of_disk",
     "write_json",
     "write_text",
     "writing",
@@ -42,6 +43,24 @@ _REMEDIES = {
     errno.ENOTDIR: ("lie in a folder", "Choose another --out"),
     errno.EISDIR: ("be a file", "Choose another --out"),
 }
+
+_OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS)
+
+
+def tells_of_disk(sentence: str) -> bool:
+    """Tell whether an error is one of the disk that is written to, not of what is written.
+
+    Parameters
+    ----------
+    sentence
+        Of an error.
+
+    Examples
+    --------
+    >>> tells_of_disk("a.mrcs must have room left on its disk; got no space left. Free some.")
+    True
+    """
+    return any(f" must {_REMEDIES[number][0]}; got " in sentence for number in _OF_DISK)
 
 
 @contextlib.contextmanager

@@ -178,7 +178,7 @@ class Index:
             for number in set(known) - set(folders):
                 self._forget(number)
             for number, folder in folders.items():
-                self._refresh_job(number, folder, known.get(number, ("",))[0])
+                self._refresh_job(number, folder, known.get(number, (None,))[0])
             self._refresh_small("aliases", ALIASES, self._fill_aliases)
             self._refresh_small("decisions", DECISIONS, self._fill_decisions)
 
@@ -255,7 +255,7 @@ class Index:
         ]
         self._connection.executemany("INSERT INTO decisions VALUES (?, ?, ?, ?, ?)", rows)
 
-    def _refresh_job(self, number: int, folder: Path, known: str) -> None:
+    def _refresh_job(self, number: int, folder: Path, known: str | None) -> None:
         stamp = _stamp(folder / STEP)
         if stamp != known:
             try:

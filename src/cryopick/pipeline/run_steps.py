@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cryopick.class2d.em_parameters import ClassificationParameters
-from cryopick.errors import CryopickError, DataError
+from cryopick.errors import CryopickError, DataError, OutputError
 from cryopick.extraction.extraction_parameters import ExtractionParameters
 from cryopick.image.fourier import good_size
+from cryopick.io.atomic import tells_of_disk
 from cryopick.picking.blob_parameters import BlobParameters
 from cryopick.picking.log_parameters import LogParameters
 from cryopick.picking.network_parameters import NetworkParameters, NetworkTrainingParameters
@@ -67,7 +69,9 @@ def _ctf(run: RunContext, folder: Path, wanted: Sequence[Path]) -> Outcome:
     result = estimate_ctfs(
         [str(table)], folder, compute=run.compute, progress=run.counted("Estimating the CTF")
     )
-    return Outcome(content=(result.table,), facts=_plain(result.to_dict()))
+    facts = _plain(result.to_dict())
+    _require_disk(folder, facts["failed"])
+    return Outcome(content=(result.table,), facts=facts)
 
 
 def _diameter(run: RunContext, folder: Path, wanted: Sequence[Path]) -> Outcome:
@@ -136,6 +140,8 @@ def _pick(run: RunContext, folder: Path, table: Path, picker: Picker) -> Outcome
 
 
 def _picked(result: PickingResult) -> Outcome:
+    facts = _plain(result.to_dict())
+    _require_disk(result.folder, facts["failed"])
     if result.micrographs and not result.picked:
         raise CryopickError(
             "micrographs",
@@ -145,7 +151,7 @@ def _picked(result: PickingResult) -> Outcome:
         )
     table = result.folder / "autopick.star"
     files = (table, *sorted(result.folder.rglob("*_autopick.star")))
-    return Outcome(content=tuple(f for f in files if f.exists()), facts=_plain(result.to_dict()))
+    return Outcome(content=tuple(f for f in files if f.exists()), facts=facts)
 
 
 def _first_particles(run: RunContext, folder: Path, wanted: Sequence[Path]) -> Outcome:
@@ -191,6 +197,8 @@ def _extract(
         inputs=[str(table), str(coordinates)],
         progress=run.counted("Extracting"),
     )
+    facts = _plain({**result.to_dict(), "box_size": parameters.box_size})
+    _require_disk(folder, facts["failed"])
     if result.particles is None:
         raise DataError(
             str(coordinates),
@@ -198,8 +206,7 @@ def _extract(
             got="none",
             remedy="Look at the report; change the diameters, or choose another picker",
         )
-    facts = {**result.to_dict(), "box_size": parameters.box_size}
-    return Outcome(content=(Path(result.particles),), facts=_plain(facts))
+    return Outcome(content=(Path(result.particles),), facts=facts)
 
 
 def _first_classes(run: RunContext, folder: Path, _: Sequence[Path]) -> Outcome:
@@ -289,14 +296,15 @@ def _training(run: RunContext, folder: Path, _: Sequence[Path]) -> Outcome:
             progress=run.counted("Training Topaz"),
         )
         return Outcome(content=(topaz.model,), facts=_plain(topaz.to_dict()))
-    given = run.parameters.training_steps
-    steps = {} if given is None else {"steps": given}
+    parameters = NetworkTrainingParameters(
+        diameter=diameter, white_particles=white, seed=run.parameters.seed
+    )
+    if run.parameters.training_steps is not None:
+        parameters = replace(parameters, steps=run.parameters.training_steps)
     trained = train_picker(
         labels,
         folder,
-        parameters=NetworkTrainingParameters(
-            diameter=diameter, white_particles=white, seed=run.parameters.seed, **steps
-        ),
+        parameters=parameters,
         micrographs=[str(table)],
         rejected=_all_classified(run.folders["first_classes"]),
         compute=run.compute,
@@ -319,6 +327,18 @@ def _picking_ctf(run: RunContext) -> PickingCtfParameters:
 def _finest_pixel(run: RunContext) -> float:
     """Of several pixel sizes, A, the finest gives a box that is large enough for all."""
     return float(pixel_sizes(open_micrographs([str(run.micrographs())])).min())
+
+
+def _require_disk(folder: Path, failed: Mapping[str, str]) -> None:
+    """Refuse to go on without micrographs that are good, and for which a disk is not."""
+    of_disk = [sentence for sentence in failed.values() if tells_of_disk(sentence)]
+    if of_disk:
+        raise OutputError(
+            str(folder),
+            must="lie on a disk with room for the results of every micrograph",
+            got=f"{len(of_disk)} that it did not take",
+            remedy="Free some space or mend the disk; the same command then goes on",
+        )
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
