@@ -354,6 +354,22 @@ def test_training_finds_particles(trained: TrainedModel) -> None:
     assert float(np.nanmean(away)) < 2.0
 
 
+def test_a_gentle_calibration_counts_the_peaks_that_a_picker_stores() -> None:
+    network, field = loud(PickNetwork(seed=3)), blobs(2)
+    network.head.bias.data[0] -= 6
+    calibration = {"slope": 0.2, "offset": -0.5}
+
+    _, raw = find_in_field(network, field)
+    _, stored = find_in_field(network, field, **calibration)
+
+    assert len(stored) > len(raw) > 0
+    np.testing.assert_allclose(stored[:5], raw[:5], atol=1e-3)
+    answer = apply_in_tiles(network, field.image, tile=512)
+    chance = torch.sigmoid(0.2 * answer[0] - 0.5)
+    _, by_picker = find_centres(chance, answer[1:], field.is_known, min_distance=0.7 * PARTICLE)
+    assert len(by_picker) == len(stored)
+
+
 def test_a_model_comes_back_from_its_file(tmp_path: Path) -> None:
     model = PickModel(
         network=loud(PickNetwork(seed=5)), slope=1.3, offset=-0.4, threshold=0.42, prior=0.3

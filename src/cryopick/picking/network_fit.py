@@ -160,6 +160,8 @@ def fit_model(
     found = validate(course.best, held_out, threads=threads)
     marked_share = 1 / (1 + share.value())
     slope, offset = calibrate(found, marked_share=marked_share)
+    # a gentle slope lifts many peaks above the floor, which a picker then counts, too
+    found = validate(course.best, held_out, threads=threads, slope=slope, offset=offset)
     prior = peak_share(expit(slope * found.logit + offset))
     chance = chances(found, slope=slope, offset=offset, prior=prior)
     model = PickModel(
@@ -281,8 +283,19 @@ def _look(found: Found, *, step: int, loss: float | None) -> Look:
     return Look(step, loss, _average_precision(found), success(found))
 
 
-def find_in_field(network: PickNetwork, field: TrainingField) -> tuple[Floats, Floats]:
+def find_in_field(
+    network: PickNetwork, field: TrainingField, *, slope: float = 1.0, offset: float = 0.0
+) -> tuple[Floats, Floats]:
     """Find the peaks of a field, where its particles are known.
+
+    Parameters
+    ----------
+    network
+        To pick with.
+    field
+        To be picked.
+    slope, offset
+        Of a calibration, with which the peaks are those that a picker stores.
 
     Returns
     -------
@@ -292,26 +305,51 @@ def find_in_field(network: PickNetwork, field: TrainingField) -> tuple[Floats, F
     answer = apply_in_tiles(network, field.image.to(network.prior.device), tile=_TILE)
     known = field.is_known.to(answer.device)
     positions, chance = find_centres(
-        torch.sigmoid(answer[0]), answer[1:], known, min_distance=_APART * PARTICLE
+        torch.sigmoid(slope * answer[0] + offset), answer[1:], known, min_distance=_APART * PARTICLE
     )
     sure = chance.double().cpu().numpy().clip(1e-9, 1 - 1e-9)
-    return positions.double().cpu().numpy(), np.log(sure / (1 - sure))
+    return positions.double().cpu().numpy(), (np.log(sure / (1 - sure)) - offset) / slope
 
 
 def _find_in_fields(
-    network: PickNetwork, fields: Sequence[TrainingField], threads: int
+    network: PickNetwork,
+    fields: Sequence[TrainingField],
+    threads: int,
+    *,
+    slope: float,
+    offset: float,
 ) -> list[tuple[Floats, Floats]]:
     """Find the peaks of fields side by side, each on one core."""
+    find = partial(find_in_field, network, slope=slope, offset=offset)
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        return list(pool.map(partial(find_in_field, network), fields))
+        return list(pool.map(find, fields))
 
 
-def validate(network: PickNetwork, fields: Sequence[TrainingField], *, threads: int = 1) -> Found:
-    """Pick fields and match what is found with what is marked; what is ignored does not count."""
+def validate(
+    network: PickNetwork,
+    fields: Sequence[TrainingField],
+    *,
+    threads: int = 1,
+    slope: float = 1.0,
+    offset: float = 0.0,
+) -> Found:
+    """Pick fields and match what is found with what is marked; what is ignored does not count.
+
+    Parameters
+    ----------
+    network
+        To pick with.
+    fields
+        With their marks.
+    threads
+        Fields side by side.
+    slope, offset
+        Of a calibration, with which the peaks are those that a picker stores.
+    """
     logits: list[Floats] = []
     marked: list[Bools] = []
     fields_of: list[NDArray[np.int64]] = []
-    peaks = _find_in_fields(network, fields, threads)
+    peaks = _find_in_fields(network, fields, threads, slope=slope, offset=offset)
     for one, (positions, logit) in zip(fields, peaks, strict=True):
         matched = match_picks(
             positions[:, ::-1], logit, one.particles[:, ::-1], radius=_MATCH * PARTICLE
