@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cryopick.errors import CryopickError, OutputError, ProjectError
+from cryopick.errors import CryopickError, OutputError
 from cryopick.pipeline.job import identity_of
 from cryopick.pipeline.planner import (
     Broke,
@@ -40,7 +40,13 @@ from cryopick.pipeline.run_steps import STEPS
 
 __all__ = ["Halted", "ListedMicrograph", "Runner", "StepDone"]
 
-_FATAL = (OutputError, ProjectError)  # of the project itself: nothing more can be written
+
+class _BrokenStepError(Exception):
+    """A step could not do its work; the project is well."""
+
+    def __init__(self, error: CryopickError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,11 +138,9 @@ class Runner:
         wanted = self.micrographs[:stop]
         try:
             record, is_new = self._job_done(step, instruction.identity, wanted, state)
-        except CryopickError as error:
-            if isinstance(error, _FATAL):
-                raise
-            self._errors[step.name] = error
-            return Broke(step=step.name, identity=instruction.identity, error=str(error))
+        except _BrokenStepError as broken:
+            self._errors[step.name] = broken.error
+            return Broke(step=step.name, identity=instruction.identity, error=str(broken))
         self._tell(record, is_new=is_new)
         content = str((record.result or {})["content"])
         if isinstance(instruction, Process):
@@ -172,11 +176,12 @@ class Runner:
         folder = self.project.job_folder(record.number)
         try:
             outcome = STEPS[step.name](context, folder, [one.path for one in wanted])
-        except CryopickError as error:
-            if not isinstance(error, OutputError):
-                self.project.finish_job(record.number, error=str(error))
-                self.project.set_alias(step.name, record.number)
+        except OutputError:  # nothing more can be written: the job goes on when there is room
             raise
+        except CryopickError as error:
+            self.project.finish_job(record.number, error=str(error))
+            self.project.set_alias(step.name, record.number)
+            raise _BrokenStepError(error) from error
         result = {
             "content": _digest(outcome),
             "inputs": inputs,
