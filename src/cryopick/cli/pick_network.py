@@ -101,6 +101,13 @@ def train_command(
             "classification; those within half a diameter of a label are taken out."
         ),
     ] = None,
+    unsure: Annotated[
+        Path | None,
+        typer.Option(
+            help="Particles or picks that may or may not be particles, such as those of middling "
+            "classes; nothing is learned there."
+        ),
+    ] = None,
     model: Annotated[
         Path | None,
         typer.Option(help="Model to begin from; the general model if not given."),
@@ -125,6 +132,7 @@ def train_command(
             out,
             micrographs=tuple(micrographs or ()),
             rejected=rejected,
+            unsure=unsure,
             model=model,
             parameters=parameters,
             compute=compute,

@@ -61,6 +61,7 @@ def train_picker(
     parameters: NetworkTrainingParameters,
     micrographs: Sequence[str] = (),
     rejected: Path | None = None,
+    unsure: Path | None = None,
     model: Path | None = None,
     compute: ComputeParameters | None = None,
     pixel_size: float | None = None,
@@ -81,6 +82,8 @@ def train_picker(
         One STAR file, or paths, folders and globs of images; those that `labels` names if empty.
     rejected
         Particles or picks that were not kept.
+    unsure
+        Particles or picks that may or may not be particles: nothing is learned there.
     model
         To begin from; the general model if not given.
     compute
@@ -108,12 +111,12 @@ def train_picker(
     tell = progress or (lambda step, share, note: None)
     require_devices(compute)
     network, origin = _first_network(model, parameters)
-    sources = _read(labels, micrographs, rejected, pixel_size, parameters)
+    sources = _read(labels, micrographs, rejected, unsure, pixel_size, parameters)
     job = Job(
         folder,
         name=_NAME,
         parameters={**parameters.to_dict(), "pixel_size": pixel_size, "model": origin},
-        inputs=[str(p) for p in (labels, *micrographs, rejected, model) if p is not None],
+        inputs=[str(p) for p in (labels, *micrographs, rejected, unsure, model) if p is not None],
         results=(MODEL, CHART, _RESULT, CHECKPOINT, "failed.star"),
         overwrite=overwrite,
     )
@@ -126,6 +129,7 @@ def train_picker(
         prepared = prepare_fields(
             sources.chosen,
             sources.rejected,
+            sources.unsure,
             folder,
             parameters=parameters,
             compute=compute,
@@ -148,6 +152,7 @@ class _Sources(NamedTuple):
     labels: Labels
     chosen: list[LabelledField]
     rejected: list[NDArray[np.float64]] | None  # for each field chosen
+    unsure: list[NDArray[np.float64]] | None  # for each field chosen
     failed: dict[str, str]  # micrographs that cannot be opened
 
     @property
@@ -157,6 +162,9 @@ class _Sources(NamedTuple):
         for points in self.rejected or ():
             digest.update(b"rejected")
             digest.update(points.astype("<f8").tobytes())
+        for points in self.unsure or ():
+            digest.update(b"unsure")
+            digest.update(points.astype("<f8").tobytes())
         return digest.hexdigest()[:16]
 
 
@@ -164,6 +172,7 @@ def _read(
     labels: Path,
     micrographs: Sequence[str],
     rejected: Path | None,
+    unsure: Path | None,
     pixel_size: float | None,
     parameters: NetworkTrainingParameters,
 ) -> _Sources:
@@ -174,7 +183,8 @@ def _read(
     chosen = _choose(found.fields, parameters)
     _require_sense(chosen, parameters)
     others = None if rejected is None else read_beside(chosen, rejected)
-    return _Sources(found, chosen, others, failed)
+    maybe = None if unsure is None else read_beside(chosen, unsure)
+    return _Sources(found, chosen, others, maybe, failed)
 
 
 def _result(
@@ -349,6 +359,7 @@ def _digest(prepared: PreparedFields) -> str:
         digest.update(field.is_known.numpy().tobytes())
         digest.update(field.particles.astype("<f8").tobytes())
         digest.update(field.rejected.astype("<f8").tobytes())
+        digest.update(field.ignored.astype("<f8").tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -79,6 +79,7 @@ class _Prepared(NamedTuple):
 def prepare_fields(
     fields: Sequence[LabelledField],
     rejected: Sequence[Points] | None,
+    unsure: Sequence[Points] | None,
     folder: Path,
     *,
     parameters: NetworkTrainingParameters,
@@ -93,6 +94,8 @@ def prepare_fields(
         Micrographs with their labels.
     rejected
         For each, (n, 2) y and x of particles that were not kept, px; None for none.
+    unsure
+        As `rejected`, of what may or may not be particles.
     folder
         Of the job.
     parameters
@@ -123,9 +126,9 @@ def prepare_fields(
         prepared = _load(one)
         if prepared is None:
             continue
-        others = np.empty((0, 2)) if rejected is None else rejected[number]
+        wrong, maybe = (np.empty((0, 2)) if p is None else p[number] for p in (rejected, unsure))
         made, n_masked = _training_field(
-            field, others, prepared, near=_NEAR * one.diameter, band=band
+            field, wrong, maybe, prepared, near=_NEAR * one.diameter, band=band
         )
         found = found._replace(n_masked=found.n_masked + n_masked)
         if len(made.particles):
@@ -219,13 +222,19 @@ def _unlabelled_band(fields: Sequence[LabelledField], *, widest: float) -> float
 
 
 def _training_field(
-    field: LabelledField, rejected: Points, prepared: _Prepared, *, near: float, band: float
+    field: LabelledField,
+    rejected: Points,
+    unsure: Points,
+    prepared: _Prepared,
+    *,
+    near: float,
+    band: float,
 ) -> tuple[TrainingField, int]:
     """Put labels into a prepared field; also count those where it is not valid."""
     labels = np.stack([field.y, field.x], axis=1)
-    if len(rejected) and len(labels):
-        away = np.array([np.linalg.norm(labels - one, axis=1).min() for one in rejected])
-        rejected = rejected[away * field.pixel_size > near]
+    rejected, unsure = (
+        _away_from(labels, points, px=near / field.pixel_size) for points in (rejected, unsure)
+    )
     places = (labels - prepared.offset) / prepared.scale
     last = np.array(prepared.is_valid.shape) - 1
     rows, columns = np.rint(places).clip(0, last).astype(int).T
@@ -236,9 +245,17 @@ def _training_field(
         is_known=torch.from_numpy(_known(field, prepared, band)),
         particles=places[is_valid],
         rejected=(rejected - prepared.offset) / prepared.scale,
-        ignored=np.empty((0, 2)),
+        ignored=(unsure - prepared.offset) / prepared.scale,
     )
     return made, int((~is_valid).sum())
+
+
+def _away_from(labels: Points, points: Points, *, px: float) -> Points:
+    """Keep the points that are farther than so many px from every label."""
+    if not len(labels) or not len(points):
+        return points
+    away = np.array([np.linalg.norm(labels - one, axis=1).min() for one in points])
+    return points[away > px]
 
 
 def _known(field: LabelledField, prepared: _Prepared, band: float) -> NDArray[np.bool_]:

@@ -18,6 +18,7 @@ from cryopick.errors import CryopickError, DataError, OutputError
 from cryopick.extraction.extraction_parameters import ExtractionParameters
 from cryopick.image.fourier import good_size
 from cryopick.io.atomic import tells_of_disk
+from cryopick.io.star import read_star
 from cryopick.picking.blob_parameters import BlobParameters
 from cryopick.picking.log_parameters import LogParameters
 from cryopick.picking.network_parameters import NetworkParameters, NetworkTrainingParameters
@@ -40,7 +41,7 @@ from cryopick.pipeline.topaz_pick import pick_with_topaz
 from cryopick.pipeline.topaz_train import train_topaz
 from cryopick.selection.select_classes_parameters import SelectClassesParameters
 from cryopick.tables.micrographs import open_micrographs, pixel_sizes
-from cryopick.tables.relion import read_particles, read_picks
+from cryopick.tables.relion import read_particles, read_picks, write_particles
 
 __all__ = ["STEPS", "StepFunction", "box_size_for"]
 
@@ -50,6 +51,7 @@ _MASK_PER_LARGEST = 1.05  # of the classes, over the largest diameter
 _PIXELS_PER_DIAMETER, _COARSEST = 32.0, 5.0  # of the first particles; A
 _FIRST = (40, 10, 50)  # particles for a class, fewest and most classes
 _FINAL = (60, 10, 100)
+_HOPELESS = 0.1  # score of a class: its particles are rather none
 _FEWEST = 50  # first particles, to classify and to learn from
 
 
@@ -301,21 +303,41 @@ def _training(run: RunContext, folder: Path, _: Sequence[Path]) -> Outcome:
     )
     if run.parameters.training_steps is not None:
         parameters = replace(parameters, steps=run.parameters.training_steps)
+    rejected, unsure = _not_selected(run, folder)
     trained = train_picker(
         labels,
         folder,
         parameters=parameters,
         micrographs=[str(table)],
-        rejected=_all_classified(run.folders["first_classes"]),
+        rejected=rejected,
+        unsure=unsure,
         compute=run.compute,
         progress=run.tell,
     )
     return Outcome(content=(trained.model,), facts=_plain(trained.to_dict()))
 
 
-def _all_classified(folder: Path) -> Path:
-    """Name the table of all particles that the good classes were chosen from."""
-    return max(folder.glob("run_it*_data.star"))
+def _not_selected(run: RunContext, folder: Path) -> tuple[Path | None, Path | None]:
+    """Write the first particles of hopeless classes, and those of classes that are only not good.
+
+    The others that were not selected may well be particles, so the picker must not learn that
+    they are none.
+    """
+    scores = read_star(run.folders["first_selection"] / "class_scores.star")["classes"]
+    hopeless = scores["cryopickClassScore"].astype(float) < _HOPELESS
+    is_kept = scores["rlnSelected"].astype(int) == 1
+    numbers = scores["rlnClassNumber"].astype(int)
+    all_of_them = read_particles(max(run.folders["first_classes"].glob("run_it*_data.star")))
+    classes = all_of_them.rows["class_number"]
+    is_rejected = classes.isin({0, *numbers[hopeless & ~is_kept]})
+    is_unsure = ~is_rejected & ~classes.isin(set(numbers[is_kept]))
+    written: list[Path | None] = []
+    for name, chosen in (("rejected.star", is_rejected), ("unsure.star", is_unsure)):
+        rows = all_of_them.rows[chosen].reset_index(drop=True)
+        written.append(folder / name if len(rows) else None)
+        if len(rows):
+            write_particles(folder / name, replace(all_of_them, rows=rows))
+    return written[0], written[1]
 
 
 def _picking_ctf(run: RunContext) -> PickingCtfParameters:
