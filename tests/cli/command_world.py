@@ -26,6 +26,8 @@ DIAMETERS = ("--min-diameter", "130", "--max-diameter", "170")
 SENTENCE = re.compile(r"Error: .+ must .+; got .+\. .+\.")
 ALONE = ("--workers", "1", "--threads", "1")
 BOX = ("--box-size", "40")
+FIRST = ("--first-picker", "log", "--until", "first_particles", "--ctf", "ignore")
+RUN = (*FIRST, *DIAMETERS, *ALONE)  # a dozen particles are too few for classes
 
 
 def pick(cryopick, *words, micrographs="mics.star", out="pick"):
@@ -38,7 +40,7 @@ def extract(cryopick, *words, micrographs="mics.star", coordinates="pick", out="
 
 
 def run(cryopick, *words, micrographs="mics.star", out="project"):
-    return cryopick("run", micrographs, "--out", out, *DIAMETERS, *ALONE, *words)
+    return cryopick("run", micrographs, "--out", out, *RUN, *words)
 
 
 def refused(ended, *parts, code=1):
@@ -109,7 +111,7 @@ class Ended:
     @property
     def errors(self) -> list[str]:
         """Lines on stderr less those of the progress."""
-        steps = ("Picking:", "Extracting:", "Simulating:")
+        steps = ("Picking", "Extracting", "Simulating:")
         return [line for line in self.err.splitlines() if not line.startswith(steps)]
 
 

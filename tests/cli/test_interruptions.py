@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from command_world import ALONE, BOX, DIAMETERS, extract, leftovers, pick, write_table
+from command_world import ALONE, BOX, DIAMETERS, RUN, extract, leftovers, pick, write_table
 
 from cryopick.io.mrc import read_mrc
 
@@ -30,7 +30,7 @@ def json_commands():
         ["convert", "pick/autopick.star", "topaz.txt", "--to", "topaz"],
         ["show", "fields/f0.mrc", "--out", "x.png"],
         ["evaluate", "picks", "pick", "--truth", "pick", "--diameter", "150"],
-        ["run", "mics.star", "--out", "project", *DIAMETERS, *ALONE],
+        ["run", "mics.star", "--out", "project", *RUN],
     ]
 
 
@@ -118,7 +118,7 @@ def killed_at(cases):
 WORDS = {
     "pick": ["pick", "log", "mics.star", "--out", "out", "--json", *DIAMETERS, *ALONE],
     "extract": ["extract", "mics.star", "p", "--out", "out", "--json", *BOX, *ALONE],
-    "run": ["run", "mics.star", "--out", "out", "--json", *DIAMETERS, *ALONE],
+    "run": ["run", "mics.star", "--out", "out", "--json", *RUN],
 }
 POINTS = {"pick": (2, 4, 7, 12), "extract": (2, 3, 6), "run": (13, 22)}
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cryopick.execution.local import require_devices
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.pipeline.project import Project
 from cryopick.pipeline.run_context import RunContext, StepTell, real_path
@@ -122,6 +123,7 @@ def run_project(
         If the inputs or parameters do not allow a run, or the project cannot be written.
     """
     folder, compute = Path(folder), compute or ComputeParameters()
+    require_devices(compute)
     lens = {name: getattr(parameters, name) for name in _LENS}
     micrographs = open_micrographs(inputs, pixel_size=pixel_size, **lens)
     graph = run_graph(parameters, has_ctf=_has_ctf(micrographs), pixel_size=pixel_size)

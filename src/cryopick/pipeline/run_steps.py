@@ -149,7 +149,7 @@ def _picked(result: PickingResult) -> Outcome:
             "micrographs",
             must="be readable, one at least",
             got=f"{len(result.failed)} refused",
-            remedy=f"The first: {result.failed[0].error}",
+            remedy=f"The first: {result.failed[0].error.rstrip('.')}",
         )
     table = result.folder / "autopick.star"
     files = (table, *sorted(result.folder.rglob("*_autopick.star")))
