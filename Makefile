@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 .PHONY: help demo test clean
 
 help:
-	@echo "make demo    simulate micrographs, pick, extract, score against the truth, write a report"
+	@echo "make demo    simulate micrographs, run cryopick on them, score what it found against the truth"
 	@echo "make test    run every check: format, lint, types, imports, tests"
 	@echo "make clean   remove .venv, demo/data, demo/project and caches"
 	@echo "PYTHON=...   another Python, 3.11 or later (default: python3)"

@@ -1,4 +1,4 @@
-"""Draw docs/images/picks.png: a simulated field with its picks, and the particles cut from it."""
+"""Draw docs/images/picks.png: a simulated field with its picks, and particles of good classes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from cryopick.simulation.parameters import (
 from cryopick.tables.relion import read_particles, read_picks
 
 _PICTURE = Path(__file__).parents[1] / "docs" / "images" / "picks.png"
-_PIXEL_SIZE = 1.5  # A/px
+_PIXEL_SIZE = 2.5  # A/px
 _IMAGES = 30
 _HEIGHT = 600  # px
 _LINE = 3.0  # pt, thick enough for a small picture
@@ -45,32 +45,33 @@ def main() -> None:
 
 
 def _figures(folder: Path) -> tuple[Figure, Figure]:
-    compute = ComputeParameters(workers=1)
+    compute = ComputeParameters(workers=1, threads=1)
     simulated = simulate_micrographs(
         folder / "data",
         specimen=SpecimenParameters(),
-        microscope=MicroscopeParameters(min_defocus=18000, max_defocus=20000),
+        microscope=MicroscopeParameters(min_defocus=16000, max_defocus=20000),
         parameters=MicrographSimulationParameters(
-            number=1,
-            width=1200,
-            height=1200,
+            number=5,
+            width=1024,
+            height=1024,
             pixel_size=_PIXEL_SIZE,
-            particles=60,
+            particles=70,
             carbon_fraction=0,
             ice_blobs=2,
         ),
         compute=compute,
     )
-    parameters = RunParameters(min_diameter=150, max_diameter=200)
+    parameters = RunParameters(training_steps=200)
     run_project([str(simulated.table)], folder / "run", parameters=parameters, compute=compute)
     picture = picture_of_micrograph(
         read_mrc(folder / "data" / "micrographs" / "sim_00001.mrc", dtype=np.float32),
         pixel_size=_PIXEL_SIZE,
         longest_side=_HEIGHT,
     )
-    picks = read_picks(folder / "run" / "pick").rows
-    field = draw_micrograph(picture, picks=picks, default_diameter=150, title="Picks by score")
-    table = folder / "run" / "extract" / "particles.star"
+    picks = read_picks(folder / "run" / "picks").rows
+    picks = picks[picks["micrograph"].str.contains("sim_00001")]
+    field = draw_micrograph(picture, picks=picks, default_diameter=180, title="Picks by score")
+    table = folder / "run" / "selection" / "particles.star"
     rows = read_particles(table).rows.head(_IMAGES)
     gallery = draw_gallery(
         read_images(rows["image"], rows["image_index"], table=table),
@@ -78,7 +79,7 @@ def _figures(folder: Path) -> tuple[Figure, Figure]:
         columns=5,
         pixel_size=_PIXEL_SIZE,
         low_pass=15,
-        title="Extracted particles",
+        title="Particles of good classes",
     )
     return field, gallery
 

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import typer.main
 from typer.testing import CliRunner
 
 from cryopick.cli.app import app
@@ -22,6 +23,7 @@ from cryopick.cli.app import app
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(?:bash|console)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+TEXT = re.compile(r"^```text\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#]+?)(?:#[^)]*)?\)")
 
 
@@ -94,6 +96,16 @@ def test_every_command_of_a_page_runs_as_written(page, project, tmp_path, monkey
     for words in commands(page):
         code, output = run_in(tmp_path, words)
         assert code == 0, f"{shlex.join(words)}\n{output}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_options_of_commands_that_take_long_exist(page):
+    lines = [t for block in TEXT.findall(page.read_text()) for t in block.splitlines()]
+    for line in (t for t in lines if t.startswith("cryopick ")):
+        command, words = typer.main.get_command(app), shlex.split(line)[1:]
+        while hasattr(command, "commands"):
+            command = command.commands[words.pop(0)]
+        assert command.make_context(line, words).params, line
 
 
 def test_the_readme_names_the_two_commands_and_the_steps_of_a_run():
