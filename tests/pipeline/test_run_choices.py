@@ -38,29 +38,29 @@ def test_the_network_is_not_trained_where_nobody_wants_that(run_folder):
 
 
 def test_the_diameter_is_estimated_where_nobody_tells_it(run_folder):
-    result = run(parameters=changed(UNTIL_PICKS, diameter=None))
+    result = run(write_table("two.star", [0, 1]), parameters=changed(UNTIL_PICKS, diameter=None))
 
     assert new_steps(result) == ["diameter", "picks"]
     estimate = json.loads(Path("project/diameter/diameter.json").read_text())["diameter"]
     assert abs(estimate - DIAMETER) < 0.2 * DIAMETER
-    assert scores("project/picks").recall > 0.9
-    told = run(parameters=UNTIL_PICKS)
+    assert result.steps[1].facts["n_picks"] > 60
+    told = run("two.star", parameters=UNTIL_PICKS)
     assert new_steps(told) == ["picks"]
 
 
 def test_a_ctf_that_the_table_lacks_is_estimated(run_folder):
-    lacking = write_table("lacking.star", [0, 1, 2], without=("defocus_u", "defocus_v"))
+    lacking = write_table("lacking.star", [0, 1], without=("defocus_u", "defocus_v"))
 
     result = run(lacking, parameters=UNTIL_PICKS)
 
     assert new_steps(result) == ["ctf", "picks"]
     found = read_micrographs(Path("project/ctf/micrographs_ctf.star")).rows
-    true = read_micrographs(Path(TABLE)).rows.iloc[:3]
+    true = read_micrographs(Path(TABLE)).rows.iloc[:2]
     assert np.abs(found["defocus_u"].to_numpy() - true["defocus_u"].to_numpy()).max() < 400
 
 
 def test_images_without_a_table_need_voltage_and_aberration_for_their_ctf(run_folder):
-    fields = "data/micrographs"
+    fields = "data/micrographs/sim_0000[12].mrc"
     with_lens = changed(UNTIL_PICKS, until="ctf", voltage=300.0, spherical_aberration=2.7)
 
     assert new_steps(run(fields, parameters=with_lens, pixel_size=4.0)) == ["ctf"]
