@@ -148,4 +148,4 @@ def _timeless(value: Any) -> Any:
 
 def leftovers(project: str | Path) -> list[Path]:
     """List files that a writer had not finished."""
-    return [p for p in Path(project).rglob(".*") if p.name.endswith(".tmp")]
+    return [p for p in Path(project).rglob(".*") if ".tmp" in p.name]

@@ -34,7 +34,7 @@ from cryopick.tables.relion import read_particles
 
 pytest_plugins = ("run_world",)
 
-TRAINED = RunParameters(diameter=DIAMETER, training_steps=60, **QUICK)
+TRAINED = RunParameters(diameter=DIAMETER, training_steps=40, **QUICK)
 STEPS = [
     *("first_picks", "first_particles", "first_classes", "first_selection", "training"),
     *("picks", "particles", "classes", "selection"),

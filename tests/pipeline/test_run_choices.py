@@ -99,6 +99,17 @@ done
 """
 
 
+def test_topaz_picks_with_its_own_model_where_nobody_trains_it(run_folder, monkeypatch):
+    monkeypatch.setenv("CRYOPICK_TOPAZ_EXECUTABLE", stand_in(_TRAIN_AND_FIND, version=VERSION))
+    parameters = changed(UNTIL_PICKS, picker="topaz", training=False)
+
+    result = run(write_table("two.star", [0, 1]), parameters=parameters)
+
+    assert new_steps(result) == ["picks"]
+    assert result.steps[0].facts["n_picks"] == 2
+
+
+@pytest.mark.slow
 def test_topaz_is_trained_on_good_classes_and_picks(run_folder, monkeypatch):
     program = stand_in(_TRAIN_AND_FIND, version=VERSION)
     monkeypatch.setenv("CRYOPICK_TOPAZ_EXECUTABLE", program)
@@ -109,8 +120,6 @@ def test_topaz_is_trained_on_good_classes_and_picks(run_folder, monkeypatch):
     assert result.halted is None, result.halted
     assert new_steps(result)[-2:] == ["training", "picks"]
     assert result.steps[-1].facts["n_picks"] == 3
-    untrained = run("three.star", parameters=changed(parameters, training=False))
-    assert new_steps(untrained) == ["picks"]
 
 
 def test_topaz_that_is_not_there_halts_the_run_with_the_way_to_get_it(run_folder, monkeypatch):

@@ -91,7 +91,7 @@ def test_after_a_fault_at_each_change_of_a_whole_run_the_results_are_the_same(
     assert len({f[0] for f in raised}) == 11
 
 
-def check_kills(table, words, parameters, count):
+def check_kills(table, words, count):
     """Kill a run at random moments, begun anew when it is finished, and let it finish."""
     chance = random.Random(count)
     command = ["run", table, "--out", "project", "--workers", "1", "--threads", "1", *words]
@@ -118,7 +118,7 @@ def check_kills(table, words, parameters, count):
     assert verify_project(Path("project")) == []
 
 
-_GENERAL = ("--diameter", "180", "--picker", "general", "--classes", "2", "--rescale", "16")
+_QUICK = ("--diameter", "180", "--picker", "general", "--until", "particles")
 _WHOLE = (
     *("--diameter", "180", "--training-steps", "4", "--first-classes", "2", "--classes", "2"),
     *("--rescale", "16", "--coarse-pixel-size", "10"),
@@ -126,12 +126,12 @@ _WHOLE = (
 
 
 def test_killed_five_times_a_run_ends_with_the_same_results(two_fields):
-    check_kills(two_fields, _GENERAL, LITTLE, 5)
+    check_kills(two_fields, _QUICK, 5)
 
 
 @pytest.mark.slow
 def test_killed_fifty_times_a_whole_run_ends_with_the_same_results(two_fields):
-    check_kills(two_fields, _WHOLE, WHOLE, 50)
+    check_kills(two_fields, _WHOLE, 50)
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ __all__ = [
     "writing",
 ]
 
-_LEFTOVER = re.compile(r"\..+\.(\d+)\.tmp")
+_LEFTOVER = re.compile(r"\..+\.(\d+)\.tmp(?:-journal)?")  # SQLite has a journal beside its file
 _REMEDIES = {
     errno.ENOSPC: ("have room left on its disk", "Free some space or choose another --out"),
     errno.EDQUOT: ("have room left in its quota", "Free some space or choose another --out"),
