@@ -18,7 +18,6 @@ from cryopick.picking.network_fit import (
     TrainedModel,
     best_threshold,
     calibrate,
-    estimate_marked_share,
     find_in_field,
     fit_model,
     success,
@@ -423,22 +422,6 @@ def test_the_field_is_brought_to_the_size_and_scale_that_the_network_knows() -> 
     )
     assert field.search.pixel_size == pytest.approx(120.0 / PARTICLE, rel=0.03)
     assert float(field.image[field.search.is_valid].std()) == pytest.approx(1.0, abs=0.05)
-
-
-@pytest.mark.parametrize("marked", [0.3, 0.5, 0.8, 1.0])
-def test_the_surest_peaks_tell_which_share_of_the_particles_is_marked(marked: float) -> None:
-    rng = np.random.default_rng(4)
-    is_particle = np.arange(1500) < 500
-    logit = np.where(is_particle, 2.5, -2.5) + 1.5 * rng.standard_normal(1500)
-    is_marked = is_particle & (rng.random(1500) < marked)
-    found = Found(
-        logit=logit,
-        is_marked=is_marked,
-        field=np.zeros(1500, np.int64),
-        n_marked=int(is_marked.sum()),
-        n_fields=1,
-    )
-    assert estimate_marked_share(found) == pytest.approx(marked, abs=0.08)
 
 
 def test_a_coarse_field_is_seen_at_the_size_the_network_knows() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from cryopick.picking.evaluate import average_precision, is_near, match_picks
 from cryopick.picking.network import PARTICLE, PickNetwork, apply_in_tiles
 from cryopick.picking.network_learner import Learner, LearnerState
 from cryopick.picking.network_pick import FLOOR, PickModel, field_chances, find_centres
-from cryopick.picking.network_training import TrainingField, TrainingProgress, fit_network
+from cryopick.picking.network_training import POSITIVE, TrainingField, TrainingProgress, fit_network
 
 __all__ = [
     "FitState",
@@ -28,7 +29,6 @@ __all__ = [
     "TrainedModel",
     "calibrate",
     "chances",
-    "estimate_marked_share",
     "find_in_field",
     "fit_model",
     "success",
@@ -43,7 +43,8 @@ _CHANCE = 2.0  # marked particles that a network finds by chance where an equal 
 _MOST = 0.2  # share of the success that is put down to chance
 _PATIENCE = 3  # reports without a better validation
 _MOST_HIDDEN = 4.0  # unmarked particles for each marked one, at most
-_USUAL_SHARE, _USUAL_SPREAD = 1.5, 1.0  # log-odds of a particle to be marked, and their spread
+_SAMPLED = 6  # fields that particles are counted on
+_WEIGHT = math.log(POSITIVE)  # what training adds to the log-odds of a particle
 _LOWEST_LOGIT = -8.0
 _OFFSET = 3.0  # spread of the offset that a calibration finds, before it has seen anything
 
@@ -138,7 +139,7 @@ def fit_model(
     """
     n_marked = sum(len(f.particles) for f in fields) / len(fields)
     share = _HiddenShare(n_marked, n_expected)
-    course = _Course(held_out, share, patience, threads, report, keep)
+    course = _Course(held_out, fields, share, patience, threads, report, keep)
     if start is not None:
         course.take_up(start, network)
     elif is_trained:
@@ -196,12 +197,23 @@ class _HiddenShare:
     def take_up(self, share: float) -> None:
         self._share = share
 
-    def count(self, found: Found) -> None:
-        """Look how many of the surest peaks are marked; go half of the way to what that says."""
+    def count(
+        self,
+        network: PickNetwork,
+        fields: Sequence[TrainingField],
+        *,
+        threads: int,
+        trust: float = 0.5,
+    ) -> None:
+        """Count the particles expected on some fields; go part of the way to what is found."""
         if self._is_given:
             return
-        hidden = min(1 / estimate_marked_share(found) - 1, _MOST_HIDDEN)
-        self._share = (self._share + hidden) / 2
+        some = fields[:: max(1, len(fields) // _SAMPLED)]
+        marked = sum(len(f.particles) for f in some)
+        peaks = _find_in_fields(network, some, threads, slope=1.0, offset=0.0)
+        expected = sum(float(expit(logit - _WEIGHT).sum()) for _, logit in peaks)
+        hidden = min(max(0.0, expected / max(marked, 1) - 1), _MOST_HIDDEN)
+        self._share += trust * (hidden - self._share)
 
 
 class _Course:
@@ -210,6 +222,7 @@ class _Course:
     def __init__(
         self,
         held_out: Sequence[TrainingField],
+        fields: Sequence[TrainingField],
         share: _HiddenShare,
         patience: int,
         threads: int,
@@ -219,7 +232,7 @@ class _Course:
         self.best: PickNetwork | None = None
         self.first: Look | None = None
         self.history: list[Look] = []
-        self._held_out, self._share = held_out, share
+        self._held_out, self._fields, self._share = held_out, fields, share
         self._report, self._keep, self._patience, self._threads = report, keep, patience, threads
 
     @property
@@ -245,6 +258,8 @@ class _Course:
         self.best = copy.deepcopy(network).eval()
         found = validate(self.best, self._held_out, threads=self._threads)
         self.first = _look(found, step=0, loss=None)
+        # it has not learned from these labels, so it takes no unmarked particle for empty
+        self._share.count(network, self._fields, threads=self._threads, trust=1.0)
 
     def take_up(self, state: FitState, network: PickNetwork) -> None:
         """Go on from where a training stood; `network` says device and layout."""
@@ -258,7 +273,7 @@ class _Course:
         network = learner.network.eval()
         found = validate(network, self._held_out, threads=self._threads)
         self.history.append(_look(found, step=progress.step, loss=progress.loss))
-        self._share.count(found)
+        self._share.count(network, self._fields, threads=self._threads)
         if self.taken.step == progress.step:
             self.best = copy.deepcopy(network)
         network.train()
@@ -399,50 +414,22 @@ def calibrate(found: Found, *, marked_share: float) -> tuple[float, float]:
         Share of the particles that are marked: a particle is marked with this probability,
         whatever it looks like (Elkan and Noto, KDD 2008).
     """
-    slope, offset, _ = _fit_curve(found, marked_share=marked_share)
-    return slope, offset
-
-
-def estimate_marked_share(found: Found) -> float:
-    """Estimate which share of the particles is marked, from how often the surest peaks are.
-
-    The probability of a peak to be marked rises with its logit to that share, where all are
-    particles: the height at which the curve of the calibration levels off (Elkan and Noto, KDD
-    2008, whose third estimator takes the highest value).
-
-    Parameters
-    ----------
-    found
-        Of fields held out.
-    """
-    return _fit_curve(found, marked_share=None)[2]
-
-
-def _fit_curve(found: Found, *, marked_share: float | None) -> tuple[float, float, float]:
-    """Fit P(marked) = share * expit(slope * logit + offset); a share that is given stays."""
     logit, truth = found.logit, found.is_marked.astype(np.float64)
     used = logit > _LOWEST_LOGIT
     logit, truth = logit[used], truth[used]
     if not len(logit):
-        return 1.0, 0.0, 1.0 if marked_share is None else marked_share
+        return 1.0, 0.0
     n_marked = truth.sum()  # one more of each kind than was seen, as Platt (1999) has it
     truth = np.where(truth > 0, (n_marked + 1) / (n_marked + 2), 1 / (len(truth) - n_marked + 2))
 
-    def share_of(values: Floats) -> float:
-        return float(expit(values[2])) if marked_share is None else marked_share
-
     def loss(values: Floats) -> float:
-        chance = share_of(values) * expit(values[0] * logit + values[1])
+        chance = marked_share * expit(values[0] * logit + values[1])
         chance = np.clip(chance, 1e-9, 1 - 1e-9)
         fit = -(truth * np.log(chance) + (1 - truth) * np.log(1 - chance)).sum()
-        fit += 0.5 * (values[0] - 1) ** 2 + 0.5 * (values[1] / _OFFSET) ** 2
-        if marked_share is None:
-            fit += 0.5 * ((values[2] - _USUAL_SHARE) / _USUAL_SPREAD) ** 2
-        return float(fit)
+        return float(fit + 0.5 * (values[0] - 1) ** 2 + 0.5 * (values[1] / _OFFSET) ** 2)
 
-    first = [1.0, 0.0] if marked_share is not None else [1.0, 0.0, _USUAL_SHARE]
-    best = minimize(loss, np.array(first), method="Nelder-Mead").x
-    return float(max(best[0], 0.05)), float(best[1]), share_of(best)
+    best = minimize(loss, np.array([1.0, 0.0]), method="Nelder-Mead").x
+    return float(max(best[0], 0.05)), float(best[1])
 
 
 def peak_share(chance: Floats) -> float:

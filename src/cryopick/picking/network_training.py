@@ -22,7 +22,14 @@ from torch.nn import functional
 from cryopick.picking.network import PARTICLE, STRIDE, PickNetwork
 from cryopick.picking.network_learner import Learner, LearnerState, one_core
 
-__all__ = ["TrainingField", "TrainingProgress", "TrainingWindow", "draw_window", "fit_network"]
+__all__ = [
+    "POSITIVE",
+    "TrainingField",
+    "TrainingProgress",
+    "TrainingWindow",
+    "draw_window",
+    "fit_network",
+]
 
 WINDOW = 160  # px, side of what is learned from at once
 _BATCH = 8
@@ -31,7 +38,7 @@ _MARKED = 0.13  # diameters: the centre lies at most so far from a grid point th
 _SPARED = 0.35  # diameters: grid points nearer than this, but not at the centre, say nothing
 _IGNORED = 0.6  # diameters about what may or may not be a particle
 _WAY = 0.02  # weight of the way to the centre in the loss, px
-_POSITIVE = 4.0  # weight of what is marked; the calibration takes it out of the logits
+POSITIVE = 4.0  # weight of what is marked; the calibration takes it out of the logits
 _ON_PARTICLE = 0.6  # share of the windows that are laid about a marked particle
 _SCALES = (0.87, 1.15)
 _SMOOTH_SHARE, _SMOOTH = 0.2, (0.5, 2.5)  # of the windows; px rms
@@ -177,7 +184,7 @@ def risk(
     empty = (unknown_as_empty - hidden_share * marked_as_empty).clamp_min(0)
     rejected = rejected_weight * (no * window.rejected).sum() / area
     miss = ((answer[:, 1:] - window.way).abs().sum(1) * positive).sum() / (positive.sum() + 1e-6)
-    return _POSITIVE * (1 + hidden_share) * marked + empty + rejected + _WAY * miss * 0.1
+    return POSITIVE * (1 + hidden_share) * marked + empty + rejected + _WAY * miss * 0.1
 
 
 def _pace(progress: float) -> float:
