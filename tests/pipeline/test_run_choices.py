@@ -140,7 +140,8 @@ def test_where_no_class_is_good_the_run_halts_with_the_gallery(run_folder):
     assert result.halted is not None
     assert result.halted.step == "selection"
     assert isinstance(result.halted.error, DataError)
-    assert "Look at project/jobs/0004_selection/class_scores.png" in str(result.halted.error)
+    assert "Look at project/jobs/0004_selection/class_scores.png; lower" in str(result.halted.error)
+    assert "--overwrite" not in str(result.halted.error)
     assert Path("project/selection/class_scores.png").stat().st_size > 10_000
     assert result.report.exists()
     again = run(parameters=parameters)

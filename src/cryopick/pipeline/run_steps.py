@@ -37,6 +37,7 @@ from cryopick.pipeline.picking_ctf_parameters import PickingCtfParameters
 from cryopick.pipeline.picking_diameter import estimate_diameter
 from cryopick.pipeline.run_context import Outcome, RunContext, write_first
 from cryopick.pipeline.select_classes import select_classes
+from cryopick.pipeline.select_classes_output import GALLERY
 from cryopick.pipeline.topaz_pick import pick_with_topaz
 from cryopick.pipeline.topaz_train import train_topaz
 from cryopick.selection.select_classes_parameters import SelectClassesParameters
@@ -278,7 +279,14 @@ def _selection(run: RunContext, folder: Path, _: Sequence[Path]) -> Outcome:
 def _select(run: RunContext, folder: Path, classes: Path) -> Outcome:
     run.tell("Scoring the classes", 0.0, "")
     chosen = SelectClassesParameters(minimum_score=run.parameters.minimum_score)
-    result = select_classes(classes, folder, chosen, overwrite=True).values
+    try:
+        result = select_classes(classes, folder, chosen, overwrite=True).values
+    except DataError as error:  # what `select classes` asks for is no option of a run
+        error.remedy = (
+            f"Look at {folder / GALLERY}; lower --minimum-score, give more micrographs, or check "
+            "the diameter and the picks in the report"
+        )
+        raise
     run.tell("Scoring the classes", 1.0, "")
     return Outcome(content=(folder / "particles.star",), facts=_plain(result))
 
