@@ -4,7 +4,7 @@ All steps run in one process, as in the command, so user and system time between
 steps is what a step has used, without the start of the program. Wall time is that of the job's
 record. What a run that was cut off has used before is added.
 
-    python benchmarks/run_measured.py MICROGRAPHS.star PROJECT USAGE.json UNTIL
+    python benchmarks/run_measured.py MICROGRAPHS.star PROJECT USAGE.json UNTIL [DIAMETER]
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from cryopick.pipeline.runner import StepDone
 
 
 def main() -> None:
-    micrographs, project, usage, until = sys.argv[1:]
+    micrographs, project, usage, until, *diameter = sys.argv[1:]
+    said = {"until": until, "diameter": float(diameter[0]) if diameter else None}
     partial = Path(usage).with_suffix(".partial")
     steps: dict[str, Any] = json.loads(partial.read_text()) if partial.is_file() else {}
     before = _cpu()
@@ -39,7 +40,7 @@ def main() -> None:
     result = run_project(
         [micrographs],
         Path(project),
-        parameters=RunParameters.from_dict({"until": until}),
+        parameters=RunParameters.from_dict(said),
         compute=ComputeParameters(workers=1, threads=1),
         after=after,
     )

@@ -3,7 +3,8 @@
 Simulated: shapes that neither the picker nor the class scores were trained on, 12 fields of each
 with junk, ice and carbon, and nothing said but the CTF of the table: no diameter. *AP* is over all
 stored peaks of the run's picks; *AP truth* that of a network that ``pick train`` has trained on
-all true particles of the same 10 fields, with the run's diameter and all else as shipped.
+all true particles of the same 10 fields, with the true diameter and all else as shipped; with
+--same-diameter it is given the run's. With --tell-diameter the run is given the true one.
 *Junk* is the share of the final particles whose position less origin lies within 0.3 diameters
 of no true particle; those within half a diameter of one that the truth lists as ignored, as in an
 aggregate, do not count, and *ignored* is their share. *Found* is the share of the true particles
@@ -74,19 +75,28 @@ def main() -> None:
     options.add_argument("--work", type=Path, required=True, help="Folder for all that is made.")
     options.add_argument("--shapes", nargs="*", choices=_SHAPES, default=list(_SHAPES))
     options.add_argument("--fields", type=int, default=12)
+    options.add_argument("--same-diameter", action="store_true", help="AP truth with the run's.")
+    options.add_argument("--tell-diameter", action="store_true", help="Tell it the true one.")
     options.add_argument("--side", type=int, default=1024, help="Of a field, px of 1.5 A.")
     options.add_argument("--data", type=Path, help="Folder of real data.")
     options.add_argument("--real", nargs="+", choices=_REAL, default=list(_REAL))
     options.add_argument("--relion", nargs="*", choices=RELION_STEPS, help="All if none is named.")
     given = options.parse_args()
+    if given.tell_diameter and given.relion is not None:
+        options.error("--relion needs a diameter that the run has estimated")
     work = given.work.absolute()
     rows: list[dict[str, Any]] = []
     usages: dict[str, dict[str, Any]] = {}
     for shape in given.shapes:
         fields = _simulated(shape, work / shape, given.fields, given.side)
+        home = work / shape / "told" if given.tell_diameter else work / shape
         table = work / shape / "fields" / "micrographs_ctf.star"
-        usages[shape] = _run(table, work / shape, "selection")
-        rows.append(_row(fields, work / shape, usages[shape]))
+        usages[shape] = _run(
+            table, home, "selection", fields.diameter if given.tell_diameter else None
+        )
+        rows.append(_row(fields, home, usages[shape]))
+        told = rows[-1]["told A"] if given.same_diameter else fields.diameter
+        rows[-1] |= _beside_truth(fields, work / shape, told, rows[-1].get("AP", 0.0))
     for name in given.real if given.data is not None else ():
         fields = open_set(name, work, given.data.absolute())
         table = given.data.absolute() / name / "micrographs.star"
@@ -120,18 +130,20 @@ def _simulated(shape: str, folder: Path, number: int, side: int) -> PickingSet:
     return PickingSet(shape, diameter, _PIXEL_SIZE, fields, truth.rows, truth.ignored)
 
 
-def _run(table: Path, folder: Path, until: str) -> dict[str, Any]:
+def _run(table: Path, folder: Path, until: str, diameter: float | None = None) -> dict[str, Any]:
     """Run a project, and the same command once more, which has nothing to do."""
+    told = () if diameter is None else (diameter,)
 
     def run() -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
         script, usage = Path(__file__).with_name("run_measured.py"), folder / "usage.json"
-        words = [str(w) for w in (script, table, folder / "project", usage, until)]
+        words = [str(w) for w in (script, table, folder / "project", usage, until, *told)]
         whole = measured([sys.executable, *words], threads=1)
         return {**json.loads(usage.read_text()), "whole": asdict(whole)}
 
     def again() -> dict[str, Any]:
         words = [str(table), "--out", str(folder / "project"), "--until", until, *_ONE_CORE]
+        words += [w for d in told for w in ("--diameter", str(d))]
         return asdict(measured([CRYOPICK, "run", *words], threads=1))
 
     usage = _kept(folder / "run.json", run)
@@ -141,9 +153,9 @@ def _run(table: Path, folder: Path, until: str) -> dict[str, Any]:
 
 
 def _row(fields: PickingSet, folder: Path, usage: dict[str, Any]) -> dict[str, Any]:
-    """Score a run; the network trained on the truth stands beside that of simulated fields."""
+    """Score a run."""
     project, steps, halted = folder / "project", usage["steps"], usage["result"]["halted"]
-    told = usage["result"]["steps"].get("diameter", {}).get("diameter")
+    told = usage["result"]["steps"].get("diameter", {}).get("diameter", fields.diameter)
     row: dict[str, Any] = {"set": fields.name, "true A": fields.diameter, "told A": told}
     row |= {"truth": len(fields.truth), "halted": halted and halted["step"]}
     row |= {"CPU-s": usage["whole"]["cpu"], "wall s": usage["whole"]["wall"]}
@@ -152,18 +164,23 @@ def _row(fields: PickingSet, folder: Path, usage: dict[str, Any]) -> dict[str, A
         picked, peaks = scores(fields, fields.fields, (project / "picks").resolve())
         row |= {"AP": peaks.average_precision, "F1": picked.f1, "best F1": peaks.best_f1}
         row["centring px"] = (picked.centring_error or np.nan) / fields.pixel_size
-    if fields.name in _SHAPES and told is not None:
-        most = _trained_on_truth(fields, folder, told).average_precision
-        row |= {"AP truth": most, "ratio": row.get("AP", 0.0) / most}
     if "selection" in steps:
         final = asdict(_final(fields, project / "selection" / "particles.star"))
         row |= {"final": final.pop("n"), **final}
     return row
 
 
-def _trained_on_truth(fields: PickingSet, folder: Path, diameter: float) -> PickScores:
+def _beside_truth(
+    fields: PickingSet, folder: Path, diameter: float, precision: float
+) -> dict[str, float]:
+    out = folder / ("truth" if diameter == fields.diameter else "truth_told")
+    most = _trained_on_truth(fields, out, diameter).average_precision
+    return {"AP truth": most, "ratio": precision / most}
+
+
+def _trained_on_truth(fields: PickingSet, out: Path, diameter: float) -> PickScores:
     """Train on all that is to be known of the fields that the run learns from, and pick all."""
-    out, table = folder / "truth", folder / "fields" / "micrographs_ctf.star"
+    table = out.parent / "fields" / "micrographs_ctf.star"
     folders = {"labels": fields.truth, "unsure": fields.ignored}
     words: list[str] = []
     for name, rows in folders.items():
