@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from cryopick.io.cryosparc import read_cs
 from cryopick.io.mrc import read_mrc
 from cryopick.io.star import read_star
 from cryopick.pipeline.project import Project
-from cryopick.tables.relion import read_particles, read_picks
+from cryopick.tables.cryosparc import read_cs_particles
+from cryopick.tables.relion import read_particles, read_picks, write_particles
 
 pytest_plugins = ("command_world",)
 
@@ -97,7 +99,8 @@ def test_every_name_in_the_tables_holds_from_the_exported_folder(relion, monkeyp
 
     assert len(files) > 25
     assert [name for name in files if not Path(name).exists()] == []
-    assert not any("work/" in path.read_text() for path in texts)
+    lines = [line for path in texts for line in path.read_text().splitlines()]
+    assert [line for line in lines if "work/" in line and line[:1] != "#"] == []  # commands may
     particles = read_particles(Path("Extract/job004/particles.star"))
     assert set(particles.rows["micrograph"]) <= {f"Import/job001/Movies/f{n}.mrc" for n in range(3)}
 
@@ -188,17 +191,135 @@ def test_scipion_gets_particles_and_one_file_of_positions_for_each_field(work, c
     assert sum(bool(re.match(r" *[\d-]+ +[\d-]+", line)) for line in lines) == len(picks)
 
 
-def test_cryosparc_gets_the_selected_particles(work, cryopick, tmp_path):
+def test_cryosparc_gets_the_selected_particles_at_their_positions(work, cryopick, tmp_path):
     out = tmp_path / "cs"
 
     ended = cryopick("project", "export", work, "--layout", "cryosparc", "--out", out)
 
     assert ended.code == 0, ended
-    assert len(read_cs(out / "particles.cs")) == _n_selected(work)
+    assert "--micrographs" not in ended.out + ended.err
+    assert "positions" not in ended.out + ended.err
+    ours, theirs = _particles(work / "selection"), read_cs_particles(out / "particles.cs").rows
+    assert len(theirs) == len(ours) > 5
+    np.testing.assert_allclose(theirs[["x", "y"]], ours[["x", "y"]], atol=0.05)
+
+
+def _particles(folder):
+    return read_particles(folder / "particles.star").rows
 
 
 def _n_selected(work):
-    return len(read_particles(work / "selection" / "particles.star"))
+    return len(_particles(work / "selection"))
+
+
+@pytest.fixture
+def other(made, tmp_path, monkeypatch):
+    """A copy of the project, to be changed, in which the run has given its names."""
+    shutil.copytree(made, tmp_path / "made", symlinks=True)
+    monkeypatch.chdir(tmp_path / "made")
+    with Project.open(Path("work")) as project:
+        project.finish_job(2)
+        project.set_alias("pick", 2)
+    return Path("work")
+
+
+def add_copy(work, number, step, identity, n_particles=None, **values):
+    """A job like another one; with only the first particles if said."""
+    with Project.open(work) as project:
+        job = project.new_job(step, identity, **values)
+        folder = project.job_folder(job.number)
+        shutil.copytree(
+            project.job_folder(number),
+            folder,
+            ignore=shutil.ignore_patterns("step.json"),
+            dirs_exist_ok=True,
+        )
+        if n_particles is not None:
+            table = read_particles(folder / "particles.star")
+            few = replace(table, rows=table.rows.iloc[:n_particles])
+            write_particles(folder / "particles.star", few)
+        project.finish_job(job.number)
+    return job.number
+
+
+def exported(cryopick, work, layout="cryosparc"):
+    out = work.resolve().parent / f"{layout}{len(list(work.resolve().parent.iterdir()))}"
+    ended = cryopick("project", "export", work, "--layout", layout, "--out", out, "--json")
+    assert ended.code == 0, ended
+    return out, " / ".join(json.loads(ended.out)["notes"])
+
+
+def test_the_particles_are_those_of_the_alias_not_of_the_latest_job(other, cryopick):
+    n_selected = _n_selected(other)
+    later = add_copy(other, 5, "selection", "later", 3, upstream={"classes": "classes"})
+
+    out, notes = exported(cryopick, other)
+    with Project.open(other) as project:
+        project.set_alias("selection", later)
+    after, _ = exported(cryopick, other)
+
+    assert len(read_cs(out / "particles.cs")) == n_selected != 3
+    assert "not a selection" not in notes
+    assert "outdated" not in notes
+    assert len(read_cs(after / "particles.cs")) == 3
+
+
+def test_a_selection_that_is_outdated_is_exported_and_said_to_be(other, cryopick):
+    later = add_copy(other, 4, "classes", "later", upstream={"extract": "extract"})
+    with Project.open(other) as project:
+        project.set_alias("classes", later)
+
+    for layout in ("relion", "scipion", "cryosparc"):
+        _, notes = exported(cryopick, other, layout)
+        assert (
+            "the particles are those of job 5 (selection), outdated: made from a classes that "
+            f"job {later} has replaced"
+        ) in notes
+
+
+@pytest.mark.parametrize("is_failed", [False, True])
+def test_without_a_selection_the_classes_are_exported_and_that_is_said(other, cryopick, is_failed):
+    with Project.open(other) as project:
+        project.remove_alias("selection")
+        if is_failed:  # and the name stands for it
+            job = project.new_job("selection", "later", upstream={"classes": "classes"})
+            project.finish_job(job.number, error="classes must be good; got none. Look at them.")
+            project.set_alias("selection", job.number)
+
+    out, notes = exported(cryopick, other)
+
+    assert "those of job 4 (classes), which is not a selection: false picks" in notes
+    table = max((other / "classes").glob("run_it*_data.star"))
+    assert len(read_cs(out / "particles.cs")) == len(read_particles(table))
+
+
+def test_positions_are_kept_without_a_ctf_job_and_where_they_cannot_be_it_is_said(other, cryopick):
+    for table in (other / "jobs").glob("*/micrographs_ctf.star"):
+        table.unlink()
+    shutil.copy("mics.star", other / "micrographs.star")  # as a run leaves it
+
+    with_table, _ = exported(cryopick, other)
+    Path("Movies/f1.mrc").unlink()
+    without, notes = exported(cryopick, other)
+
+    ours = _particles(other / "selection")
+    theirs = read_cs_particles(with_table / "particles.cs").rows
+    np.testing.assert_allclose(theirs[["x", "y"]], ours[["x", "y"]], atol=0.05)
+    assert "x" not in read_cs_particles(without / "particles.cs").rows
+    assert "positions in micrographs are left out: Movies/f1.mrc must be a file" in notes
+    assert "--micrographs" not in notes
+
+
+def test_scipion_gets_the_picks_that_the_particles_were_cut_at(other, cryopick):
+    later = add_copy(other, 2, "first_picks", "later", upstream={"ctf": "ctf"})
+    table = next((other / "jobs" / f"{later:04d}_first_picks").rglob("autopick.star"))
+    table.write_text("data_\n")  # cannot be read
+    with Project.open(other) as project:
+        project.set_alias("first_picks", later)
+
+    out, _ = exported(cryopick, other, "scipion")
+
+    assert len(list(out.glob("coordinates/**/*.pos"))) == 3
 
 
 def test_nothing_is_written_over_and_an_empty_project_is_refused(work, cryopick, tmp_path):
