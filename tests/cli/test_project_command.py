@@ -141,6 +141,17 @@ def test_rebuild_makes_a_lost_index_again_and_clears_leftovers(work, cryopick):
     assert faults(cryopick, work) == []
 
 
+def test_aliases_of_a_job_deleted_by_hand_are_taken_back_and_that_is_said(work, cryopick):
+    shutil.rmtree(work / "jobs/0003_extract")
+
+    ended = cryopick("project", "rebuild", work)
+
+    assert "Alias extract stood for job 3, whose folder is gone" in ended.err
+    assert ended.out == "Indexed 2 jobs with 6 items.\n"
+    assert faults(cryopick, work) == []
+    assert cryopick("project", "rebuild", work).err == ""
+
+
 def test_a_name_is_given_to_a_job_and_taken_back(work, cryopick):
     named = cryopick("project", "alias", work, "first", 1)
     inside = sorted(p.name for p in (work / "first").iterdir())

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +12,7 @@ from cryopick.errors import OutputError, ProjectError
 from cryopick.io.disk_space import require_space
 from cryopick.pipeline.project import Project
 from cryopick.pipeline.project_clean import find_removable, remove_jobs
+from cryopick.pipeline.project_records import write_step
 from cryopick.pipeline.project_schema import SCHEMA, ProjectDescription, migrate
 from cryopick.pipeline.project_status import read_status
 from cryopick.pipeline.project_verify import verify_project
@@ -85,6 +88,61 @@ def test_numbers_go_on_after_the_jobs_that_were_removed(project):
 
     assert list(project.jobs()) == [1]
     assert project.new_job("ctf", "3").number == 3
+
+
+@pytest.mark.parametrize("how", ["alias", "alias, opened again", "input", "input in place"])
+def test_the_number_of_a_job_deleted_by_hand_never_stands_for_another(tmp_path, monkeypatch, how):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path if how == "input in place" else tmp_path / "p"
+    name = "jobs/0003_extract" if how == "input in place" else "p/jobs/0003_extract"
+    with Project.open(folder, create=True) as project:
+        for step in ("ctf", "pick", "extract"):
+            add(project, step, step, alias=how.startswith("alias"))
+        if how.startswith("input"):  # of a job with a lower number, which went on with it
+            inputs = ["/elsewhere/jobs/0009_pick", f"{name}/particles.star"]
+            write_step(project.job_folder(2), replace(project.job(2), inputs=tuple(inputs)))
+    shutil.rmtree(folder / "jobs/0003_extract")
+    if how == "alias, opened again":
+        Project.open(folder).close()
+    with Project.open(folder) as project:
+        assert project.new_job("selection", "s").number == 4
+        assert "extract" not in project.aliases()
+
+
+def test_aliases_of_jobs_that_are_gone_are_taken_back_with_a_note(project):
+    for step in ("ctf", "pick"):
+        add(project, step, step)
+    project.set_alias("best", 2)
+    project.close()
+    shutil.rmtree(project.folder / "jobs/0002_pick")
+
+    reader = Project.open(project.folder, writes=False)
+    before = reader.aliases()
+    with Project.open(project.folder) as again:
+        assert again.aliases() == {"ctf": 1}
+        assert len(again.notes) == 2
+        assert "Alias best stood for job 2, whose folder is gone" in again.notes[0]
+        number = add(again, "extract", "e")
+    with Project.open(project.folder) as quiet:
+        assert quiet.notes == []
+
+    assert before == {"best": 2, "ctf": 1, "pick": 2}  # who only reads changes nothing
+    assert number == 3
+    assert not os.path.lexists(project.folder / "best")
+    assert verify_project(project.folder) == []
+
+
+def test_aliases_are_kept_while_the_disk_with_the_jobs_is_away(project):
+    add(project, "ctf", "c")
+    project.close()
+    jobs, away = project.folder / "jobs", project.folder.parent / "away"
+    jobs.rename(away)
+
+    Project.open(project.folder).close()
+    away.rename(jobs)
+
+    with Project.open(project.folder) as again:
+        assert (again.aliases(), again.notes) == ({"ctf": 1}, [])
 
 
 def test_many_threads_that_claim_numbers_get_different_ones(project):

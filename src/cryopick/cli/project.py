@@ -13,6 +13,7 @@ from cryopick.cli.console import EXIT_SOME_FAILED, print_result, warn
 from cryopick.errors import ParameterError
 
 if TYPE_CHECKING:
+    from cryopick.pipeline.project import Project
     from cryopick.pipeline.project_clean import OutdatedJob
     from cryopick.pipeline.project_status import JobStatus, ProjectStatus
 
@@ -94,6 +95,7 @@ def rebuild(project: Folder, *, is_json: Json = False) -> None:
     from cryopick.pipeline.project_index import Index
 
     with Project.open(project, tell=warn) as opened:
+        _tell_notes(opened)
         for path in find_leftovers(opened.folder):
             path.unlink(missing_ok=True)
         Index.rebuild(opened.folder)
@@ -128,6 +130,7 @@ def alias(
             remedy="List the jobs with: cryopick project status",
         )
     with Project.open(project, tell=warn) as opened:
+        _tell_notes(opened)
         if number is None:
             opened.remove_alias(name)
             line = f"{name} stands for no job any more."
@@ -152,6 +155,7 @@ def clean(
     from cryopick.pipeline.project_clean import find_removable, remove_jobs
 
     with Project.open(project, tell=warn) as opened:
+        _tell_notes(opened)
         found = find_removable(opened)
         chosen = [job for job in found if job.needed_by is None]
         for line in _clean_lines(found):
@@ -192,6 +196,11 @@ def export(
         lines = [f"Wrote {len(result.written)} files to {out}."]
     lines += [f"Note: {note}." for note in result.notes]
     print_result(result.to_dict(), lines, is_json=is_json)
+
+
+def _tell_notes(project: Project) -> None:
+    for note in project.notes:  # what was put right
+        warn(note)
 
 
 def _require_consent(n_jobs: int) -> None:

@@ -43,6 +43,12 @@ from cryopick.pipeline.project_layout import (
     require_step_name,
 )
 from cryopick.pipeline.project_lease import Lease, LeaseTimes
+from cryopick.pipeline.project_numbers import (
+    REMOVED,
+    drop_missing,
+    last_number,
+    removed_numbers,
+)
 from cryopick.pipeline.project_opening import (
     describe_under_lease,
     require_current,
@@ -60,7 +66,6 @@ from cryopick.pipeline.versions import known_versions
 __all__ = ["REMOVED", "Project"]
 
 _ROOM = 64 << 10  # bytes: for a record and what follows it
-REMOVED = "jobs removed"  # the choice that keeps the numbers of removed jobs from being used again
 
 
 class Project:
@@ -440,7 +445,7 @@ class Project:
     def _claim(self, step: str) -> Path:
         """Make the folder of the next number. Whoever makes it has the number."""
         jobs = make_folder(self.folder / JOBS)
-        number = max([0, *self._removed(), *list_job_folders(self.folder)])
+        number = last_number(self.folder, self.jobs().values())
         while True:
             number += 1
             folder = jobs / job_folder_name(number, step)
@@ -464,7 +469,7 @@ class Project:
     def _put_right(self) -> None:
         """Clear away what a killed manager had begun and not finished."""
         remove_leftovers(self.folder, is_deep=False)
-        removed, jobs = self._removed(), self.jobs()
+        removed, jobs = removed_numbers(self.folder, REMOVED), self.jobs()
         for number, folder in list_job_folders(self.folder).items():
             if number not in jobs or not jobs[number].is_done:
                 remove_leftovers(folder, is_deep=False)
@@ -473,8 +478,5 @@ class Project:
                     folder.rmdir()
                 if number in removed:
                     shutil.rmtree(folder, ignore_errors=True)
+        self.notes += drop_missing(self.folder)
         update_links(self.folder, self.aliases())
-
-    def _removed(self) -> set[int]:
-        """Numbers of jobs that a person has removed."""
-        return {n for d in self.decisions() if d.what == REMOVED for n in d.values["jobs"]}
