@@ -238,6 +238,7 @@ class Project:
         identity: str,
         *,
         upstream: Mapping[str, str] | None = None,
+        upstream_content: Mapping[str, str] | None = None,
         parameters: Mapping[str, Any] | None = None,
         inputs: Sequence[str] = (),
     ) -> StepRecord:
@@ -251,6 +252,9 @@ class Project:
             Of what its result depends on.
         upstream
             Identities of the jobs it is made from, by step.
+        upstream_content
+            ``result["content"]`` of these jobs as they are now, by step; where one is given, the
+            job is outdated when that changes.
         parameters
             As JSON takes them.
         inputs
@@ -272,6 +276,7 @@ class Project:
             step=step,
             identity=identity,
             upstream=dict(upstream or {}),
+            upstream_content=dict(upstream_content or {}),
             parameters=json.loads(json.dumps(dict(parameters or {}))),
             command=" ".join(sys.argv),
             versions=known_versions(),
@@ -282,8 +287,17 @@ class Project:
         write_step(folder, record)
         return record
 
-    def resume_job(self, number: int) -> StepRecord:
+    def resume_job(
+        self, number: int, *, upstream_content: Mapping[str, str] | None = None
+    ) -> StepRecord:
         """Set a job that was killed, has failed, or has got more to do, to running again.
+
+        Parameters
+        ----------
+        number
+            Of the job.
+        upstream_content
+            As for `new_job`; if not given, that of before.
 
         Raises
         ------
@@ -294,7 +308,10 @@ class Project:
         """
         self.require_lease()
         self._begun[number] = time.monotonic()
-        return self._change(number, state="running", error="", versions=known_versions())
+        changes: dict[str, Any] = {"state": "running", "error": "", "versions": known_versions()}
+        if upstream_content is not None:
+            changes["upstream_content"] = dict(upstream_content)
+        return self._change(number, **changes)
 
     def finish_job(
         self, number: int, *, result: Mapping[str, Any] | None = None, error: str = ""

@@ -15,9 +15,11 @@ _MANY = 3  # changes that are told
 def find_outdated(jobs: Mapping[int, StepRecord], aliases: Mapping[str, int]) -> dict[int, str]:
     """Say of each outdated job why it is.
 
-    A job is outdated if no alias stands for it while one stands for another job of its step, or
-    if it was made from a job that is no longer the current one of its step. A job that was
-    begun after the current one of its step and is not done is not outdated but on its way.
+    A job is outdated if no alias stands for it while one stands for another job of its step, if
+    it was made from a job that is no longer the current one of its step, or that has another
+    content since (where its record says which it had), and if it was made from an outdated job.
+    A job that was begun after the current one of its step and is not done is not replaced but
+    on its way.
 
     Parameters
     ----------
@@ -40,7 +42,11 @@ def find_outdated(jobs: Mapping[int, StepRecord], aliases: Mapping[str, int]) ->
             found[number] = f"replaced by job {current.number}{_difference(job, current)}"
         elif number in named and (why := _stale_upstream(job, jobs, aliases)):
             found[number] = why
-    return found
+    sources = _sources(jobs, aliases)
+    for number in jobs:
+        if number not in found and (why := _redone_upstream(jobs[number], jobs, sources[number])):
+            found[number] = why
+    return _with_made_from(found, sources)
 
 
 def find_needed(jobs: Mapping[int, StepRecord], kept: set[int]) -> dict[int, int]:
@@ -101,3 +107,51 @@ def _stale_upstream(
         if current is not None and current.identity != identity:
             return f"made from a {step} that job {current.number} has replaced"
     return ""
+
+
+def _sources(
+    jobs: Mapping[int, StepRecord], aliases: Mapping[str, int]
+) -> dict[int, dict[str, int]]:
+    """Say of each job which job of each step it was made from; one that is gone is left out."""
+    by_identity: dict[tuple[str, str], int] = {}
+
+    def worth(number: int) -> tuple[bool, bool, int]:  # of several with one identity
+        job = jobs[number]
+        return aliases.get(job.step) == number, job.is_done, number
+
+    for number in sorted(jobs, key=worth):
+        by_identity[jobs[number].step, jobs[number].identity] = number
+    return {
+        number: {step: by_identity[step, i] for step, i in job.upstream.items()
+                 if (step, i) in by_identity}
+        for number, job in jobs.items()
+    }  # fmt: skip
+
+
+def _redone_upstream(
+    job: StepRecord, jobs: Mapping[int, StepRecord], sources: Mapping[str, int]
+) -> str:
+    """Say which job was done again in place, with another result, since this was made from it."""
+    for step, number in sources.items():
+        known, now = job.upstream_content.get(step), (jobs[number].result or {}).get("content")
+        if jobs[number].is_done and known and now and known != now:
+            return f"made from job {number} ({step}) before that was done again"
+    return ""
+
+
+def _with_made_from(
+    found: Mapping[int, str], sources: Mapping[int, Mapping[str, int]]
+) -> dict[int, str]:
+    """Add the jobs that are made from outdated ones, and those made from these, and so on."""
+    outdated = dict(found)
+    while True:
+        more = {
+            number: f"made from job {source} ({step}), which is outdated"
+            for number, used in sources.items()
+            if number not in outdated
+            for step, source in used.items()
+            if source in outdated and source != number
+        }
+        if not more:
+            return dict(sorted(outdated.items()))
+        outdated |= more

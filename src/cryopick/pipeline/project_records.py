@@ -37,6 +37,7 @@ class StepRecord:
     identity: str  # names all that the result depends on; empty where nobody knows
     state: JobState = "running"  # also of a job that was killed
     upstream: Mapping[str, str] = field(default_factory=dict)  # step: identity
+    upstream_content: Mapping[str, str] = field(default_factory=dict)  # step: result["content"]
     parameters: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
