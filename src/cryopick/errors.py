@@ -18,6 +18,7 @@ __all__ = [
     "CryopickError",
     "DataError",
     "FormatError",
+    "OtherJobError",
     "OutputError",
     "ParameterError",
     "ProjectError",
@@ -92,3 +93,7 @@ class OutputError(CryopickError):
 
 class ProjectError(CryopickError):
     """A project or job folder is in a state that forbids the step."""
+
+
+class OtherJobError(ProjectError):
+    """A folder holds another job, or one with other parameters."""

@@ -108,8 +108,12 @@ def test_a_replaced_micrograph_is_worked_on_again(run_folder):
 
     assert new_steps(result) == ["picks", "particles"]
     after = job_files("project")
-    picks = [n for n in before if "_autopick.star" in n and "sim_" in n]
-    assert ["sim_00001" in n for n in picks if before[n] != after[n]] == [True]
+    assert {n: after[n] for n in before} == before  # what others hold of the old jobs stays
+    old, new = (
+        Path(f"project/jobs/{job}_picks").rglob("sim_00001_autopick.star")
+        for job in ("0001", "0003")
+    )
+    assert next(iter(old)).read_bytes() != next(iter(new)).read_bytes()
 
 
 def test_a_result_that_was_lost_is_made_again(run_folder):

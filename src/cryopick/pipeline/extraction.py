@@ -261,7 +261,10 @@ def _write_parts(path: Path, plan: ExtractionPlan, records: Sequence[Record]) ->
             count = int(record.summary["n_particles"]) if record.is_done else 0
             if count:
                 part = table_path(path.parent, one.key)
+                content = start + b"".join(itertools.islice(rows, count)) + b"\n"
                 aside = aside_path(part)
                 with output_errors(part):
-                    aside.write_bytes(start + b"".join(itertools.islice(rows, count)) + b"\n")
+                    if part.exists() and part.read_bytes() == content:
+                        continue
+                    aside.write_bytes(content)
                     commit_file(aside, part)

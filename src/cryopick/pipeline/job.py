@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Self
 
-from cryopick.errors import OutputError, ProjectError
+from cryopick.errors import OtherJobError, OutputError, ProjectError
 from cryopick.execution.local import Executor
 from cryopick.io.atomic import make_folder, output_errors, remove_leftovers, write_json
 from cryopick.pipeline.versions import known_versions
@@ -228,7 +228,9 @@ class Job:
 
     def _is_finished(self, task: Task) -> bool:
         record = self._records.get(task.key)
-        return record is not None and record.is_done and record.identity == task.identity
+        if record is None or not record.is_done or record.identity != task.identity:
+            return False
+        return all((self.folder / name).exists() for name in _files_of(record))
 
     def _lock(self) -> None:
         path = self.folder / ".lock"
@@ -287,7 +289,7 @@ class Job:
             is_named = before.get("name") == self.name and changed
             other = f"`{before.get('name')}`"
             other += f" with {', '.join(changed[:3])}" if is_named else ""
-        raise ProjectError(
+        raise OtherJobError(
             str(self.folder),
             must=f"be empty or hold `{self.name}` with the same parameters",
             got=other,

@@ -7,20 +7,23 @@ The same command again does what is new or changed, and nothing else.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cryopick.errors import DataError
 from cryopick.execution.local import require_devices
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.pipeline.project import Project
 from cryopick.pipeline.run_context import RunContext, StepTell, real_path
 from cryopick.pipeline.run_graph import run_graph
+from cryopick.pipeline.run_jobs import ListedMicrograph
 from cryopick.pipeline.run_parameters import RunParameters
 from cryopick.pipeline.run_report import write_run_report
 from cryopick.pipeline.run_steps import box_size_for
-from cryopick.pipeline.runner import Halted, ListedMicrograph, Runner, StepDone
+from cryopick.pipeline.runner import Halted, Runner, StepDone
 from cryopick.tables.micrographs import micrograph_path, open_micrographs
 from cryopick.tables.model import Micrographs
 from cryopick.tables.paths import rename_for
@@ -29,6 +32,7 @@ from cryopick.tables.relion import read_micrographs, write_micrographs
 __all__ = ["RunResult", "box_size_for", "run_project"]
 
 MICROGRAPHS, REPORT = "micrographs.star", "report.html"
+_LOOK = 2.0  # s between looks at the lease
 _LENS = ("voltage", "spherical_aberration", "amplitude_contrast")
 
 
@@ -126,6 +130,7 @@ def run_project(
     require_devices(compute)
     lens = {name: getattr(parameters, name) for name in _LENS}
     micrographs = open_micrographs(inputs, pixel_size=pixel_size, **lens)
+    _require_enough(micrographs, parameters)
     graph = run_graph(parameters, has_ctf=_has_ctf(micrographs), pixel_size=pixel_size)
     with Project.open(folder, create=True, tell=say) as project:
         for note in project.notes:
@@ -133,6 +138,7 @@ def run_project(
         table = _write_table(folder / MICROGRAPHS, micrographs)
         project.write_run_parameters({**parameters.to_dict(), "pixel_size": pixel_size})
         names = [step.name for step in graph]
+        tell = _under_lease(project, progress)
 
         def context(folders: Mapping[str, Path], name: str) -> RunContext:
             place = f"{names.index(name) + 1} of {len(names)}"
@@ -141,7 +147,7 @@ def run_project(
                 parameters=parameters,
                 compute=compute,
                 folders=folders,
-                tell=lambda step, share, note: progress(f"{step} ({place})", share, note),
+                tell=lambda step, share, note: tell(f"{step} ({place})", share, note),
                 say=say,
             )
 
@@ -170,6 +176,31 @@ def run_project(
     )
 
 
+def _under_lease(project: Project, progress: StepTell) -> StepTell:
+    """Tell progress, and stop the work once another process manages the project."""
+    looked = time.monotonic()
+
+    def tell(step: str, share: float, note: str) -> None:
+        nonlocal looked
+        if time.monotonic() - looked > _LOOK:
+            project.require_lease()
+            looked = time.monotonic()
+        progress(step, share, note)
+
+    return tell
+
+
+def _require_enough(micrographs: Micrographs, parameters: RunParameters) -> None:
+    """Refuse what no picker can be trained on, before there is work."""
+    if parameters.is_trained and parameters.picker != "template" and len(micrographs) < 2:
+        raise DataError(
+            "micrographs",
+            must="be at least 2 for a picker to be trained",
+            got="1",
+            remedy="Give more, or use --no-training",
+        )
+
+
 def _has_ctf(micrographs: Micrographs) -> bool:
     rows = micrographs.rows
     return "defocus_u" in rows and bool(rows["defocus_u"].notna().all())
@@ -191,23 +222,21 @@ def _listed(micrographs: Micrographs) -> list[ListedMicrograph]:
 
 
 def _write_table(path: Path, given: Micrographs) -> Path:
-    """Write the micrographs that a run was given; a table that says the same stays as it is."""
-    names = [str(name) for name in given.rows["micrograph"]]
-    renamed = [rename_for(name, source=given.source, target=path) for name in names]
-    table = replace(given, rows=given.rows.assign(micrograph=renamed))
+    """Write the micrographs that a run was given.
+
+    Those that the project knows keep their order and their names, whatever the order of the list
+    and the working folder; new ones follow.
+    """
+    places = _paths(given)
+    names = [rename_for(str(n), source=given.source, target=path) for n in given.rows["micrograph"]]
+    known: dict[Path, tuple[int, str]] = {}
     if path.exists():
         before = read_micrographs(path)
-        if _paths(before) == _paths(given) and _says_the_same(before, given):
-            return path
-    write_micrographs(path, table)
+        listed = zip(_paths(before), before.rows["micrograph"], strict=True)
+        known = {place: (number, str(name)) for number, (place, name) in enumerate(listed)}
+    first = len(known)
+    order = sorted(range(len(places)), key=lambda k: known.get(places[k], (first + k, ""))[0])
+    renamed = [known.get(places[k], (0, names[k]))[1] for k in order]
+    rows = given.rows.iloc[order].reset_index(drop=True).assign(micrograph=renamed)
+    write_micrographs(path, replace(given, rows=rows))
     return path
-
-
-def _says_the_same(before: Micrographs, given: Micrographs) -> bool:
-    one, other = (m.rows.drop(columns="micrograph") for m in (before, given))
-    common = [c for c in other if c in one]
-    if set(other) - set(one) or len(before.optics) != len(given.optics):
-        return False
-    rows = one[common].reset_index(drop=True).equals(other[common].reset_index(drop=True))
-    shared = [c for c in given.optics if c in before.optics]
-    return rows and before.optics[shared].equals(given.optics[shared])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from importlib import resources
 from typing import Any
 
 from cryopick.errors import ParameterError
@@ -30,6 +31,12 @@ _DEPENDS: Mapping[str, tuple[str, ...]] = {
     "particles": ("threshold", "box_size", "rescale", *_CUT),
     "classes": ("classes", "ctf", "seed", *_SIZES),
     "selection": ("minimum_score",),
+}
+_SHIPPED = {  # weights of the package that a step uses
+    "training": ("picking", "general_picker.npz"),
+    "picks": ("picking", "general_picker.npz"),
+    "first_selection": ("selection", "class_scores.npz"),
+    "selection": ("selection", "class_scores.npz"),
 }
 _SETS = ("diameter", "first_classes", "first_selection", "training", "classes", "selection")
 
@@ -73,7 +80,8 @@ def run_graph(
     steps = []
     for name in names[: names.index(parameters.until) + 1]:
         values = step_parameters(name, parameters, pixel_size=pixel_size)
-        text = json.dumps([_VERSION, values], sort_keys=True)
+        shipped = _digest_of(_SHIPPED[name]) if name in _SHIPPED else ""
+        text = json.dumps([_VERSION, values, shipped], sort_keys=True)
         firsts = {"diameter": TRIED_FOR_DIAMETER, "first_picks": parameters.subset}
         steps.append(
             Step(
@@ -85,6 +93,12 @@ def run_graph(
             )
         )
     return tuple(steps)
+
+
+def _digest_of(weights: tuple[str, str]) -> str:
+    package, name = weights
+    found = resources.files(f"cryopick.{package}") / name
+    return hashlib.sha256(found.read_bytes()).hexdigest()[:16]
 
 
 def _needs(parameters: RunParameters, *, has_ctf: bool) -> dict[str, tuple[str, ...]]:

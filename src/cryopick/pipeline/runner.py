@@ -6,6 +6,7 @@ and going back to earlier parameters takes up their results again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections import deque
@@ -14,8 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cryopick.errors import CryopickError, OutputError
-from cryopick.pipeline.job import identity_of
+from cryopick.errors import CryopickError, OtherJobError, OutputError
 from cryopick.pipeline.planner import (
     Broke,
     Event,
@@ -33,12 +33,13 @@ from cryopick.pipeline.planner import (
     plan,
 )
 from cryopick.pipeline.project import Project
-from cryopick.pipeline.project_records import StepRecord, made_files
+from cryopick.pipeline.project_records import StepRecord
 from cryopick.pipeline.run_context import Outcome, RunContext
 from cryopick.pipeline.run_graph import step_parameters
+from cryopick.pipeline.run_jobs import ListedMicrograph, find_job, stamp_of
 from cryopick.pipeline.run_steps import STEPS
 
-__all__ = ["Halted", "ListedMicrograph", "Runner", "StepDone"]
+__all__ = ["Halted", "Runner", "StepDone"]
 
 
 class _BrokenStepError(Exception):
@@ -47,14 +48,6 @@ class _BrokenStepError(Exception):
     def __init__(self, error: CryopickError) -> None:
         super().__init__(str(error))
         self.error = error
-
-
-@dataclass(frozen=True, kw_only=True)
-class ListedMicrograph:
-    """A micrograph of a run."""
-
-    path: Path
-    said: str  # all that its table says of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,49 +146,60 @@ class Runner:
         self, step: Step, identity: str, wanted: Sequence[ListedMicrograph], state: PlannerState
     ) -> tuple[StepRecord, bool]:
         """Find the job that has done this, or do it."""
-        inputs = hashlib.sha256(
-            "\n".join(f"{one.path} {identity_of(one.path)} {one.said}" for one in wanted).encode()
-        ).hexdigest()[:16]
-        record = self.project.find_job(step.name, identity)
-        if record is not None and self._is_whole(record, inputs):
-            self.project.set_alias(step.name, record.number)
-            return record, False
+        found = find_job(self.project, step.name, identity, wanted)
+        if found is not None and found.is_whole:
+            self.project.set_alias(step.name, found.record.number)
+            return found.record, False
         context = self.context({n: d.folder for n, d in self.done.items()}, step.name)
-        if record is None:
-            record = self.project.new_job(
-                step.name,
-                identity,
-                upstream={name: state.of(name).identity for name in step.needs},
-                parameters=step_parameters(
-                    step.name, context.parameters, pixel_size=self.pixel_size
-                ),
-                inputs=[str(self.done[name].folder) for name in step.needs],
-            )
-        else:
-            record = self.project.resume_job(record.number)
-        folder = self.project.job_folder(record.number)
-        try:
-            outcome = STEPS[step.name](context, folder, [one.path for one in wanted])
-        except OutputError:  # nothing more can be written: the job goes on when there is room
-            raise
-        except CryopickError as error:
-            self.project.finish_job(record.number, error=str(error))
-            self.project.set_alias(step.name, record.number)
-            raise _BrokenStepError(error) from error
+        record = None if found is None else self.project.resume_job(found.record.number)
+        outcome = None
+        if record is not None:
+            with contextlib.suppress(OtherJobError):  # it began with what is not known any more
+                outcome = self._work(step, record, context, wanted)
+        if record is None or outcome is None:
+            record = self._new_job(step, identity, context, state)
+            outcome = self._work(step, record, context, wanted)
         result = {
             "content": _digest(outcome),
-            "inputs": inputs,
+            "inputs": stamp_of(wanted),
+            "n_inputs": len(wanted),
             "facts": dict(outcome.facts),
         }
         record = self.project.finish_job(record.number, result=result)
         self.project.set_alias(step.name, record.number)
         return record, True
 
-    def _is_whole(self, record: StepRecord, inputs: str) -> bool:
-        """Whether a job is done, with these micrographs, and its files are as it left them."""
-        if not record.is_done or (record.result or {}).get("inputs") != inputs:
-            return False
-        return made_files(self.project.job_folder(record.number)) == dict(record.files)
+    def _new_job(
+        self, step: Step, identity: str, context: RunContext, state: PlannerState
+    ) -> StepRecord:
+        return self.project.new_job(
+            step.name,
+            identity,
+            upstream={name: state.of(name).identity for name in step.needs},
+            parameters=step_parameters(step.name, context.parameters, pixel_size=self.pixel_size),
+            inputs=[str(self.done[name].folder) for name in step.needs],
+        )
+
+    def _work(
+        self,
+        step: Step,
+        record: StepRecord,
+        context: RunContext,
+        wanted: Sequence[ListedMicrograph],
+    ) -> Outcome:
+        """Do the work of a step in the folder of its job."""
+        folder = self.project.job_folder(record.number)
+        try:
+            return STEPS[step.name](context, folder, [one.path for one in wanted])
+        except OutputError:  # nothing more can be written: the job goes on when there is room
+            raise
+        except CryopickError as error:
+            self.project.finish_job(record.number, error=str(error))
+            if isinstance(error, OtherJobError):
+                raise
+            if step.name not in self.project.aliases():  # else it stands for what is whole
+                self.project.set_alias(step.name, record.number)
+            raise _BrokenStepError(error) from error
 
     def _tell(self, record: StepRecord, *, is_new: bool) -> None:
         self.done[record.step] = StepDone(

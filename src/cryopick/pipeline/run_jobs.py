@@ -1,0 +1,93 @@
+"""Which job of a project has done a step of a run, or may go on with it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryopick.pipeline.job import identity_of
+from cryopick.pipeline.project import Project
+from cryopick.pipeline.project_records import StepRecord, made_files, read_ledger
+
+__all__ = ["FoundJob", "ListedMicrograph", "find_job", "stamp_of"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedMicrograph:
+    """A micrograph of a run."""
+
+    path: Path
+    said: str  # all that its table says of it
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundJob:
+    """A job of the step that is wanted."""
+
+    record: StepRecord
+    is_whole: bool  # nothing is left to do
+
+
+def stamp_of(micrographs: Sequence[ListedMicrograph]) -> str:
+    """Name micrographs as they are now."""
+    lines = [f"{one.path} {identity_of(one.path)} {one.said}" for one in micrographs]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def find_job(
+    project: Project, step: str, identity: str, wanted: Sequence[ListedMicrograph]
+) -> FoundJob | None:
+    """Find the job to take, or to go on with.
+
+    A job that is done is gone on with only for micrographs that were added after those it has
+    seen, or that it refused: what others hold of it stays as it was. For micrographs that were
+    changed or removed a new job is to be made.
+
+    Parameters
+    ----------
+    project
+        Open.
+    step, identity
+        What the job is to be.
+    wanted
+        Micrographs that it is to work on, or depends on.
+
+    Returns
+    -------
+    FoundJob or None
+        None if there is no such job.
+    """
+    records = project.jobs().values()
+    fits = [j for j in records if (j.step, j.identity) == (step, identity)]
+    fits.sort(key=lambda job: -job.number)
+    now = stamp_of(wanted)
+    done = [j for j in fits if j.is_done]
+    for job in done:
+        if (job.result or {}).get("inputs") == now and _is_whole(project, job):
+            return FoundJob(record=job, is_whole=True)
+    for job in fits:
+        if not job.is_done or _has_seen(job, wanted, now):
+            return FoundJob(record=job, is_whole=False)
+    return None
+
+
+def _has_seen(job: StepRecord, wanted: Sequence[ListedMicrograph], now: str) -> bool:
+    """Whether a job has seen these micrographs, or the first of them, as they are now."""
+    result = job.result or {}
+    count = int(result.get("n_inputs", -1))
+    if count == len(wanted):
+        return bool(result.get("inputs") == now)
+    return 0 < count < len(wanted) and result.get("inputs") == stamp_of(wanted[:count])
+
+
+def _is_whole(project: Project, job: StepRecord) -> bool:
+    """Whether nothing was refused, and all files are there as the job left them."""
+    folder = project.job_folder(job.number)
+    if made_files(folder) != dict(job.files):
+        return False
+    return all(
+        not line.error and all((folder / name).exists() for name in line.files)
+        for line in read_ledger(folder / "ledger.jsonl")
+    )
