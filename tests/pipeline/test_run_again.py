@@ -1,0 +1,86 @@
+"""A run is asked for again after something has changed that its parameters do not say."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from run_world import GENERAL, changed, new_steps, run
+
+from cryopick.io.mrc import read_mrc, write_mrc
+
+pytest_plugins = ("run_world",)
+
+
+@pytest.fixture
+def own(run_folder: Path) -> Path:
+    folder = Path("own")
+    folder.mkdir()
+    for path in sorted(Path("data/micrographs").iterdir())[:3]:
+        shutil.copy(path, folder)
+    return folder
+
+
+def test_what_was_forgotten_of_the_microscope_may_be_given_later(own: Path) -> None:
+    forgotten = changed(GENERAL, until="ctf")
+
+    halted = run(str(own), parameters=forgotten).halted
+    assert halted is not None
+    assert "--voltage" in str(halted.error)
+
+    given = changed(forgotten, voltage=300.0, spherical_aberration=2.7)
+    assert run(str(own), parameters=given).halted is None
+
+
+def test_a_micrograph_that_sorts_first_is_added_at_the_end(own: Path) -> None:
+    parameters = changed(GENERAL, until="picks", ctf="ignore")
+    run(str(own), parameters=parameters)
+    before = {p: p.read_bytes() for p in Path("project/picks").rglob("sim_*_autopick.star")}
+    assert len(before) == 3
+    shutil.copy("data/micrographs/sim_00004.mrc", own / "a_first.mrc")
+
+    result = run(str(own), parameters=parameters)
+
+    assert [s.number for s in result.steps] == [1]
+    assert result.steps[0].facts["n_micrographs"] == 4
+    assert {p: p.read_bytes() for p in before} == before
+    names = Path("project/micrographs.star").read_text()
+    assert names.index("sim_00003") < names.index("a_first")
+
+
+def test_a_field_that_was_refused_is_tried_again(own: Path) -> None:
+    parameters = changed(GENERAL, until="picks", ctf="ignore")
+    broken = own / "sim_00002.mrc"
+    kept = broken.read_bytes()
+    stamp = broken.stat()
+    write_mrc(broken, 0 * read_mrc(broken), pixel_size=4.0)
+    assert list(run(str(own), parameters=parameters).refused)
+    broken.write_bytes(kept)
+    assert stamp.st_size == broken.stat().st_size
+
+    result = run(str(own), parameters=parameters)
+
+    assert not result.refused
+    assert new_steps(result) == ["picks"]
+
+
+def test_other_weights_of_the_package_are_another_result(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cryopick.pipeline import run_graph
+
+    parameters = changed(GENERAL, until="picks", ctf="ignore")
+    run(str(own), parameters=parameters)
+    monkeypatch.setattr(run_graph, "_digest_of", lambda _: "others")
+    assert [s.number for s in run(str(own), parameters=parameters).steps] == [2]
+
+
+def test_a_picker_cannot_be_trained_on_one_micrograph(own: Path) -> None:
+    from cryopick.errors import DataError
+
+    for path in sorted(own.iterdir())[1:]:
+        path.unlink()
+    with pytest.raises(DataError, match="be at least 2 for a picker to be trained"):
+        run(str(own), parameters=changed(GENERAL, picker="network", ctf="ignore"))
+    assert not Path("project").exists()
