@@ -242,18 +242,15 @@ def _print_tables(
     quality = Table(_TABLE, is_json=False)
     for row in rows:
         quality.add({k: v for k, v in row.items() if k in _TABLE})
-    columns = {f"{name[:8]} {what}": 1 for name in usages for what in ("CPU", "wall")}
-    beside = {f"RELION {what}": 1 for what in ("CPU", "wall")} if relion else {}
-    costs = Table({"step": None, **columns, **beside}, is_json=False)
-    costs.note("\nSeconds of each step, CPU and wall, one core")
-    names = dict.fromkeys(step for usage in usages.values() for step in usage["steps"])
-    for step in names:
-        row = {"step": step}
-        for name, usage in usages.items():
-            used = usage["steps"].get(step, {})
-            row |= {f"{name[:8]} CPU": used.get("cpu"), f"{name[:8]} wall": used.get("wall")}
-        used = relion.get(step, {})
-        costs.add({**row, "RELION CPU": used.get("cpu"), "RELION wall": used.get("wall")})
+    sets = {**{name: usage["steps"] for name, usage in usages.items()}, "RELION": relion}
+    columns = [name for name, steps in sets.items() if steps]
+    costs = Table({"step": None, **dict.fromkeys(columns)}, is_json=False)
+    costs.note("\nSeconds of each step, CPU / wall, one core")
+    for step in dict.fromkeys(step for name in usages for step in sets[name]):
+        used = {name: sets[name][step] for name in columns if step in sets[name]}
+        costs.add(
+            {"step": step, **{n: f"{u['cpu']:.1f} / {u['wall']:.1f}" for n, u in used.items()}}
+        )
 
 
 def _print_asked(rows: list[dict[str, Any]]) -> None:
