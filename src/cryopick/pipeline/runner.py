@@ -151,7 +151,10 @@ class Runner:
             self.project.set_alias(step.name, found.record.number)
             return found.record, False
         context = self.context({n: d.folder for n, d in self.done.items()}, step.name)
-        record = None if found is None else self.project.resume_job(found.record.number)
+        record = None
+        if found is not None:
+            seen = _contents(step, state)
+            record = self.project.resume_job(found.record.number, upstream_content=seen)
         outcome = None
         if record is not None:
             with contextlib.suppress(OtherJobError):  # it began with what is not known any more
@@ -176,6 +179,7 @@ class Runner:
             step.name,
             identity,
             upstream={name: state.of(name).identity for name in step.needs},
+            upstream_content=_contents(step, state),
             parameters=step_parameters(step.name, context.parameters, pixel_size=self.pixel_size),
             inputs=[str(self.done[name].folder) for name in step.needs],
         )
@@ -211,6 +215,13 @@ class Runner:
             is_new=is_new,
         )
         self.after(self.done[record.step])
+
+
+def _contents(step: Step, state: PlannerState) -> dict[str, str]:
+    """Name what a set is made from; a step over micrographs goes on when that grows."""
+    if not step.is_set or step.first is not None:
+        return {}
+    return {name: state.of(name).content for name in step.needs}
 
 
 def _digest(outcome: Outcome) -> str:
