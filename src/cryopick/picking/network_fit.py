@@ -45,6 +45,7 @@ _PATIENCE = 3  # reports without a better validation
 _MOST_HIDDEN = 4.0  # unmarked particles for each marked one, at most
 _SAMPLED = 6  # fields that particles are counted on
 _WEIGHT = math.log(POSITIVE)  # what training adds to the log-odds of a particle
+_HALF = 0.5 * _WEIGHT  # taken off in training: with all of it, a share too low confirms itself
 _LOWEST_LOGIT = -8.0
 _OFFSET = 3.0  # spread of the offset that a calibration finds, before it has seen anything
 
@@ -204,6 +205,7 @@ class _HiddenShare:
         *,
         threads: int,
         trust: float = 0.5,
+        weight: float = _HALF,
     ) -> None:
         """Count the particles expected on some fields; go part of the way to what is found."""
         if self._is_given:
@@ -211,7 +213,7 @@ class _HiddenShare:
         some = fields[:: max(1, len(fields) // _SAMPLED)]
         marked = sum(len(f.particles) for f in some)
         peaks = _find_in_fields(network, some, threads, slope=1.0, offset=0.0)
-        expected = sum(float(expit(logit - _WEIGHT).sum()) for _, logit in peaks)
+        expected = sum(float(expit(logit - weight).sum()) for _, logit in peaks)
         hidden = min(max(0.0, expected / max(marked, 1) - 1), _MOST_HIDDEN)
         self._share += trust * (hidden - self._share)
 
@@ -259,7 +261,7 @@ class _Course:
         found = validate(self.best, self._held_out, threads=self._threads)
         self.first = _look(found, step=0, loss=None)
         # it has not learned from these labels, so it takes no unmarked particle for empty
-        self._share.count(network, self._fields, threads=self._threads, trust=1.0)
+        self._share.count(network, self._fields, threads=self._threads, trust=1.0, weight=_WEIGHT)
 
     def take_up(self, state: FitState, network: PickNetwork) -> None:
         """Go on from where a training stood; `network` says device and layout."""
