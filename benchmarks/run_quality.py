@@ -60,8 +60,8 @@ _CROWD = 0.5  # particles for a square of a diameter
 _ONE_CORE = ("--workers", "1", "--threads", "1")
 _NEAR, _ON_IGNORED = 0.3, 0.5  # diameters
 _TABLE = {"set": None, "AP": 3, "AP truth": 3, "ratio": 3, "F1": 3, "centring px": 2,
-          "aligned px": 2, "true A": 0, "told A": 0, "truth": 0, "final": 0, "found": 3, "junk": 3, "ignored": 3,
-          "CPU-s": 0, "wall s": 0, "again s": 1, "halted": None}  # fmt: skip
+          "aligned px": 2, "true A": 0, "told A": 0, "truth": 0, "final": 0, "found": 3, "junk": 3,
+          "ignored": 3, "CPU-s": 0, "wall s": 0, "again s": 1, "halted": None}  # fmt: skip
 
 
 @dataclass(frozen=True)
