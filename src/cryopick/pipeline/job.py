@@ -228,9 +228,7 @@ class Job:
 
     def _is_finished(self, task: Task) -> bool:
         record = self._records.get(task.key)
-        if record is None or not record.is_done or record.identity != task.identity:
-            return False
-        return all((self.folder / name).exists() for name in _files_of(record))
+        return record is not None and record.is_done and record.identity == task.identity
 
     def _lock(self) -> None:
         path = self.folder / ".lock"

@@ -130,8 +130,9 @@ def run_project(
     require_devices(compute)
     lens = {name: getattr(parameters, name) for name in _LENS}
     micrographs = open_micrographs(inputs, pixel_size=pixel_size, **lens)
-    _require_enough(micrographs, parameters)
     graph = run_graph(parameters, has_ctf=_has_ctf(micrographs), pixel_size=pixel_size)
+    if any(step.name == "training" for step in graph):
+        _require_enough(micrographs)
     with Project.open(folder, create=True, tell=say) as project:
         for note in project.notes:
             say(note)
@@ -190,9 +191,9 @@ def _under_lease(project: Project, progress: StepTell) -> StepTell:
     return tell
 
 
-def _require_enough(micrographs: Micrographs, parameters: RunParameters) -> None:
+def _require_enough(micrographs: Micrographs) -> None:
     """Refuse what no picker can be trained on, before there is work."""
-    if parameters.is_trained and parameters.picker != "template" and len(micrographs) < 2:
+    if len(micrographs) < 2:
         raise DataError(
             "micrographs",
             must="be at least 2 for a picker to be trained",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cryopick.pipeline.job import identity_of
 from cryopick.pipeline.project import Project
-from cryopick.pipeline.project_records import StepRecord, made_files, read_ledger
+from cryopick.pipeline.project_records import StepRecord, made_files
 
 __all__ = ["FoundJob", "ListedMicrograph", "find_job", "stamp_of"]
 
@@ -42,7 +42,7 @@ def find_job(
     """Find the job to take, or to go on with.
 
     A job that is done is gone on with only for micrographs that were added after those it has
-    seen, or that it refused: what others hold of it stays as it was. For micrographs that were
+    seen: what others hold of it stays as it was. For micrographs that were
     changed or removed a new job is to be made.
 
     Parameters
@@ -83,11 +83,5 @@ def _has_seen(job: StepRecord, wanted: Sequence[ListedMicrograph], now: str) -> 
 
 
 def _is_whole(project: Project, job: StepRecord) -> bool:
-    """Whether nothing was refused, and all files are there as the job left them."""
-    folder = project.job_folder(job.number)
-    if made_files(folder) != dict(job.files):
-        return False
-    return all(
-        not line.error and all((folder / name).exists() for name in line.files)
-        for line in read_ledger(folder / "ledger.jsonl")
-    )
+    """Whether the tables of a job are there as it left them."""
+    return made_files(project.job_folder(job.number)) == dict(job.files)
