@@ -411,7 +411,6 @@ def test_of_many_classes_the_best_and_the_worst_are_shown(count, shown, tmp_path
     write_scored_classes(tmp_path, inputs, scores, choice)
     step = StepDone(name="selection", number=1, folder=tmp_path, facts={}, seconds=1.0, is_new=True)
     source = ReportSource(
-        project=tmp_path,
         table=tmp_path / "t.star",
         parameters=RunParameters(),
         steps={"selection": step},

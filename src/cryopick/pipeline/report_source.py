@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cryopick.pipeline.project_aliases import read_aliases
-from cryopick.pipeline.project_layout import list_job_folders
 from cryopick.pipeline.run_context import CTF_TABLE
 from cryopick.pipeline.run_parameters import RunParameters, Sizes
 from cryopick.pipeline.runner import Halted, StepDone
@@ -26,7 +24,6 @@ _SUBSET = "subset.star"
 class ReportSource:
     """A run, done or halted; all else is read from the folders of its jobs."""
 
-    project: Path
     table: Path  # of all micrographs
     parameters: RunParameters
     steps: Mapping[str, StepDone]  # that are done, by name, in order
@@ -43,8 +40,7 @@ class ReportSource:
             return self.steps[name].folder
         if self.halted is None or self.halted.step != name:
             return None
-        number = read_aliases(self.project).get(name)
-        return None if number is None else list_job_folders(self.project).get(number)
+        return self.halted.folder
 
     def micrographs(self, picking: str) -> Micrographs:
         """Read the table of the micrographs that a picking step worked on.

@@ -66,7 +66,6 @@ def write_run_report(
         If the file cannot be written.
     """
     source = ReportSource(
-        project=Path(path).parent,
         table=table,
         parameters=parameters,
         steps={step.name: step for step in steps},

@@ -45,9 +45,10 @@ __all__ = ["Halted", "Runner", "StepDone"]
 class _BrokenStepError(Exception):
     """A step could not do its work; the project is well."""
 
-    def __init__(self, error: CryopickError) -> None:
+    def __init__(self, error: CryopickError, folder: Path) -> None:
         super().__init__(str(error))
         self.error = error
+        self.folder = folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,7 @@ class Halted:
 
     step: str
     error: CryopickError
+    folder: Path  # of the job that failed
 
 
 @dataclass(kw_only=True)
@@ -95,7 +97,7 @@ class Runner:
     after: Callable[[StepDone], None]
     done: dict[str, StepDone] = field(default_factory=dict)
     halted: Halted | None = None
-    _errors: dict[str, CryopickError] = field(default_factory=dict)
+    _broken: dict[str, _BrokenStepError] = field(default_factory=dict)
 
     def run(self, graph: tuple[Step, ...]) -> PlannerState:
         """Do all steps.
@@ -118,8 +120,10 @@ class Runner:
             if isinstance(instruction, Finish):
                 break
             if isinstance(instruction, Halt):
-                error = self._errors[instruction.step]
-                self.halted = Halted(step=instruction.step, error=error)
+                broken = self._broken[instruction.step]
+                self.halted = Halted(
+                    step=instruction.step, error=broken.error, folder=broken.folder
+                )
                 break
             event = self._carry_out(instruction, steps[instruction.step], state)
             state, more = plan(state, event)
@@ -132,7 +136,7 @@ class Runner:
         try:
             record, is_new = self._job_done(step, instruction.identity, wanted, state)
         except _BrokenStepError as broken:
-            self._errors[step.name] = broken.error
+            self._broken[step.name] = broken
             return Broke(step=step.name, identity=instruction.identity, error=str(broken))
         self._tell(record, is_new=is_new)
         content = str((record.result or {})["content"])
@@ -203,7 +207,7 @@ class Runner:
                 raise
             if step.name not in self.project.aliases():  # else it stands for what is whole
                 self.project.set_alias(step.name, record.number)
-            raise _BrokenStepError(error) from error
+            raise _BrokenStepError(error, folder) from error
 
     def _tell(self, record: StepRecord, *, is_new: bool) -> None:
         self.done[record.step] = StepDone(
