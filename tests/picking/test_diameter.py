@@ -44,6 +44,11 @@ def simulated_field(phantom):
     return made.image, ctf, models[0].diameter
 
 
+def trial(n_picks, gain, *, apart=1000.0):
+    x = apart * np.arange(n_picks, dtype=np.float64)
+    return DiameterTrial(np.column_stack([x, np.zeros(n_picks)]), gain)
+
+
 def estimate(image, ctf, pixel_size):
     candidates = candidate_diameters(tuple(image.shape), pixel_size)
     settings = {"pixel_size": pixel_size, "parameters": BlobParameters(), "ctf": ctf}
@@ -58,6 +63,15 @@ def test_the_diameter_of_simulated_shells_is_found():
     assert found.diameter == pytest.approx(diameter, rel=0.15)
     assert found.min_diameter < diameter < found.max_diameter
     assert found.n_picks.max() >= 20
+
+
+def test_the_diameter_of_four_domains_is_not_that_of_one():
+    image, ctf, diameter = simulated_field("tetramer")
+
+    found = estimate(image, ctf, 3.0)
+
+    assert found.is_part[0]
+    assert found.diameter > 0.6 * diameter  # of the sphere that holds it
 
 
 @pytest.mark.parametrize("diameter", [120.0, 180.0])
@@ -88,17 +102,39 @@ def test_noise_has_no_diameter():
 
 
 def test_a_few_strong_lumps_do_not_decide():
-    candidates = [100.0, 120.0, 144.0]
-    trials = [[DiameterTrial(80, 300.0), DiameterTrial(70, 200.0), DiameterTrial(5, 5000.0)]]
+    candidates = [100.0, 120.0, 144.0, 172.8]
+    trials = [[trial(80, 300.0), trial(70, 200.0), trial(30, 100.0), trial(12, 5000.0)]]
 
     assert choose_diameter(candidates, trials).diameter == 100.0
+
+
+def test_parts_of_particles_do_not_decide():
+    """Four picks in each of 50 particles explain more, but those of twice the size gather them."""
+    wholes = trial(50, 500.0)
+    corners = 40.0 * np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]])
+    parts = DiameterTrial((wholes.positions[:, None] + corners).reshape(-1, 2), 2000.0)
+
+    found = choose_diameter([100.0, 140.0, 196.0], [[parts, trial(0, 0.0), wholes]])
+
+    assert found.is_part.tolist() == [True, False, False]
+    assert found.diameter == 196.0
+    assert "the largest diameter tried, 196 A" in found.warnings[0]
+
+
+def test_the_diameter_of_a_cage_is_not_that_of_its_bars():
+    image, ctf, diameter = simulated_field("cage")
+
+    found = estimate(image, ctf, 3.0)
+
+    assert found.is_part[0]
+    assert found.min_diameter < diameter < found.max_diameter
 
 
 def test_a_parabola_finds_the_maximum_between_candidates():
     candidates = [100 * 1.2**i for i in range(5)]
     truth = np.log(candidates[2]) + 0.3 * np.log(1.2)
     gains = [1000 - 2000 * (np.log(c) - truth) ** 2 for c in candidates]
-    trials = [[DiameterTrial(50, g) for g in gains]]
+    trials = [[trial(50, g) for g in gains]]
 
     assert np.log(choose_diameter(candidates, trials).diameter) == pytest.approx(truth)
 

@@ -107,6 +107,8 @@ def pick_blob_command(
             overwrite=overwrite,
             progress=progress,
         )
+    for words in picker.estimate.warnings if picker.estimate is not None else ():
+        warn(f"{words[0].upper()}{words[1:]}")
     is_estimated = parameters.min_diameter is None
     pick_and_tell(
         micrographs,

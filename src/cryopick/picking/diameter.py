@@ -1,4 +1,9 @@
-"""Estimate how large the particles of some micrographs are, without knowing anything of them."""
+"""Estimate how large the particles of some micrographs are, without knowing anything of them.
+
+Balls and shells of every diameter of a ladder are sought, and the diameter whose picks add most
+to the likelihood is taken, but for two traps: parts of particles that are not compact
+(`picking.particle_parts`), and a few lumps of ice that explain more than all particles.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +20,7 @@ from cryopick.ctf.field_ctf import FieldCtf
 from cryopick.errors import DataError
 from cryopick.picking.blob import pick_blob
 from cryopick.picking.blob_parameters import BlobParameters
+from cryopick.picking.particle_parts import are_parts
 
 __all__ = [
     "DiameterEstimate",
@@ -31,12 +37,13 @@ _STEP = 1.2  # from one candidate to the next
 _REACH = 1.12  # factor from a candidate to both ends of the range it is tried with
 _SMALLER, _LARGER = 1.18, 1.25  # the range to pick with: what is inside looks smaller
 _FEWEST = 20  # picks that make an estimate
+_LEAST_SHARE = 0.15  # of the picks of the diameter that has most
 
 
 class DiameterTrial(NamedTuple):
     """How well particles of one diameter explain one field."""
 
-    n_picks: int
+    positions: NDArray[np.float64]  # (n, 2) x and y of the picks, A
     gain: float  # log-likelihood that the picks add, over what as many noise peaks would
 
 
@@ -49,6 +56,18 @@ class DiameterEstimate(NamedTuple):
     candidates: NDArray[np.float64]  # (k,) A
     gains: NDArray[np.float64]  # (k,) over all fields
     n_picks: NDArray[np.int64]  # (k,) over all fields
+    is_part: NDArray[np.bool_]  # (k,) the picks are parts of larger particles
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to look after: the maximum may lie beyond what was tried."""
+        ends = {self.candidates[0]: "smallest", self.candidates[-1]: "largest"}
+        if self.diameter not in ends:
+            return ()
+        return (
+            f"the {ends[self.diameter]} diameter tried, {self.diameter:.0f} A, explains the "
+            "micrographs best, so the true one may lie beyond. Give it if you know it.",
+        )
 
 
 def candidate_diameters(shape: tuple[int, int], pixel_size: float) -> list[float]:
@@ -122,11 +141,12 @@ def try_diameter(
         ctf=ctf,
         apparent=False,
     )
+    positions = np.column_stack([found.x, found.y])[found.is_pick] * pixel_size
     scores = found.fom[found.is_pick]
     if not len(scores):
-        return DiameterTrial(0, 0.0)
+        return DiameterTrial(positions, 0.0)
     gain = len(scores) * (float(np.median(scores)) ** 2 - found.threshold**2) / 2
-    return DiameterTrial(len(scores), max(0.0, gain))
+    return DiameterTrial(positions, max(0.0, gain))
 
 
 def choose_diameter(
@@ -144,7 +164,8 @@ def choose_diameter(
     Returns
     -------
     DiameterEstimate
-        The maximum of the summed gain, between candidates by a parabola in the logarithm.
+        The maximum of the summed gain, between candidates by a parabola in the logarithm. What
+        parts explain, and what few picks do, does not count.
 
     Raises
     ------
@@ -152,9 +173,10 @@ def choose_diameter(
         If no candidate finds at least 20 particles.
     """
     sizes = np.asarray(candidates, float)
-    n_picks = np.array([[t.n_picks for t in field] for field in trials], int).sum(0)
+    n_picks = np.array([[len(t.positions) for t in field] for field in trials], int).sum(0)
     gains = np.array([[t.gain for t in field] for field in trials], float).sum(0)
-    allowed = np.where(n_picks >= _FEWEST, gains, 0.0)
+    is_many = n_picks >= max(_FEWEST, _LEAST_SHARE * n_picks.max(initial=0))
+    allowed = np.where(is_many, gains, 0.0)
     if not allowed.any():
         raise DataError(
             "the micrographs",
@@ -162,13 +184,19 @@ def choose_diameter(
             got=f"{int(n_picks.max(initial=0))}",
             remedy="Give --min-diameter and --max-diameter",
         )
-    best = int(allowed.argmax())
-    diameter = float(sizes[best])
-    if 0 < best < len(sizes) - 1:
-        before, middle, after = allowed[best - 1 : best + 2]
-        curvature = before - 2 * middle + after
-        step = (before - after) / 2 / curvature if curvature < 0 else 0.0
-        diameter *= float((sizes[best + 1] / sizes[best]) ** step)
+    picks = [[field[k].positions for field in trials] for k in range(len(sizes))]
+    is_part = are_parts(sizes, picks, allowed)
+    diameter = _maximum(sizes, np.where(is_part, 0.0, allowed))
     return DiameterEstimate(
-        diameter, diameter / _SMALLER, diameter * _LARGER, sizes, gains, n_picks
+        diameter, diameter / _SMALLER, diameter * _LARGER, sizes, gains, n_picks, is_part
     )
+
+
+def _maximum(sizes: NDArray[np.float64], gains: NDArray[np.float64]) -> float:
+    best = int(gains.argmax())
+    if not 0 < best < len(sizes) - 1:
+        return float(sizes[best])
+    before, middle, after = gains[best - 1 : best + 2]
+    curvature = before - 2 * middle + after
+    step = (before - after) / 2 / curvature if curvature < 0 else 0.0
+    return float(sizes[best] * (sizes[best + 1] / sizes[best]) ** step)

@@ -26,6 +26,7 @@ def write_diameter(folder: Path, estimate: DiameterEstimate) -> None:
         "candidates": estimate.candidates.tolist(),
         "gains": estimate.gains.tolist(),
         "n_picks": estimate.n_picks.tolist(),
+        "is_part": estimate.is_part.tolist(),
     }
     write_json(folder / "diameter.json", stored)
     with contextlib.suppress(Exception):  # no fault of drawing may cost the estimate
@@ -37,6 +38,7 @@ def write_diameter(folder: Path, estimate: DiameterEstimate) -> None:
             estimate.gains,
             diameter=estimate.diameter,
             limits=(estimate.min_diameter, estimate.max_diameter),
+            is_part=estimate.is_part,
         )
         with writing(folder / "diameter.png") as handle:
             handle.write(figure_to_png(figure))

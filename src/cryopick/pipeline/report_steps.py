@@ -113,6 +113,7 @@ def diameter_section(source: ReportSource) -> Section:
         np.array(found["gains"], np.float64),
         diameter=found["diameter"],
         limits=(found["min_diameter"], found["max_diameter"]),
+        is_part=np.array(found["is_part"], np.bool_),
     )
     return Section(
         title="Diameter",

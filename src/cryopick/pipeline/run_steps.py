@@ -88,7 +88,8 @@ def _diameter(run: RunContext, folder: Path, wanted: Sequence[Path]) -> Outcome:
         progress=run.counted("Estimating the diameter"),
     )
     sizes = {n: getattr(found, n) for n in ("diameter", "min_diameter", "max_diameter")}
-    return Outcome(content=(folder / "diameter.json",), facts=sizes)
+    facts = sizes | {"warnings": list(found.warnings)}
+    return Outcome(content=(folder / "diameter.json",), facts=facts)
 
 
 def _first_picks(run: RunContext, folder: Path, wanted: Sequence[Path]) -> Outcome:

@@ -21,6 +21,7 @@ def plot_diameter_estimate(
     *,
     diameter: float,
     limits: tuple[float, float],
+    is_part: NDArray[np.bool_],
 ) -> Figure:
     """Plot what each diameter explains, with the estimate and the range that is picked.
 
@@ -34,6 +35,8 @@ def plot_diameter_estimate(
         The estimate, A.
     limits
         Smallest and largest diameter that is picked, A.
+    is_part
+        (k,) which picks are parts of larger particles; they do not count.
     """
     figure, axes = new_axes(width=WIDE, height=270)
     with rc_context(STYLE):
@@ -41,6 +44,17 @@ def plot_diameter_estimate(
         axes.axvspan(low, high, color=ACCENT, alpha=0.12, lw=0, label="range picked")
         axes.axvline(diameter, color=ACCENT, lw=1.2, label=f"{diameter:.0f} Å, estimate")
         axes.plot(candidates, gains, color=ACCENT, marker="o", ms=4, lw=1.4, label="tried")
+        if is_part.any():
+            axes.plot(
+                candidates[is_part],
+                gains[is_part],
+                color="white",
+                markeredgecolor=ACCENT,
+                marker="o",
+                ms=4,
+                lw=0,
+                label="parts of larger ones",
+            )
         axes.set_title("How well particles of each diameter explain the micrographs", loc="left")
         axes.legend(loc="best")
         axes.set_xscale("log")
