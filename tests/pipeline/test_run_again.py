@@ -84,3 +84,26 @@ def test_a_picker_cannot_be_trained_on_one_micrograph(own: Path) -> None:
     with pytest.raises(DataError, match="be at least 2 for a picker to be trained"):
         run(str(own), parameters=changed(GENERAL, picker="network", ctf="ignore"))
     assert not Path("project").exists()
+
+
+def test_the_report_is_drawn_again_only_if_it_would_tell_something_else(own: Path) -> None:
+    parameters = changed(GENERAL, until="picks", ctf="ignore")
+    report = Path("project/report.html")
+    run(str(own), parameters=parameters)
+    first = report.stat().st_ino
+    run(str(own), parameters=parameters)
+    assert report.stat().st_ino == first
+
+    report.write_bytes(report.read_bytes()[:-1])  # written by a faulty disk, or edited
+    run(str(own), parameters=parameters)
+    second = report.stat().st_ino
+    assert second != first
+    report.unlink()
+    run(str(own), parameters=parameters)
+    assert report.exists()
+
+    before = report.read_text()
+    shutil.copy("data/micrographs/sim_00004.mrc", own)
+    run(str(own), parameters=parameters)
+    assert report.read_text() != before
+    assert "sim_00004" in report.read_text()

@@ -17,11 +17,11 @@ from cryopick.errors import DataError
 from cryopick.execution.local import require_devices
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.pipeline.project import Project
+from cryopick.pipeline.report_stamp import has_stamp, make_stamp
 from cryopick.pipeline.run_context import RunContext, StepTell, real_path
 from cryopick.pipeline.run_graph import run_graph
 from cryopick.pipeline.run_jobs import ListedMicrograph
 from cryopick.pipeline.run_parameters import RunParameters
-from cryopick.pipeline.run_report import write_run_report
 from cryopick.pipeline.run_steps import box_size_for
 from cryopick.pipeline.runner import Halted, Runner, StepDone
 from cryopick.tables.micrographs import micrograph_path, open_micrographs
@@ -160,20 +160,32 @@ def run_project(
             after=after,
         )
         runner.run(graph)
-        problems = write_run_report(
-            folder / REPORT,
-            title=f"Particles of {folder.resolve().name}",
-            table=table,
-            parameters=parameters,
-            steps=tuple(runner.done.values()),
-            halted=runner.halted,
-        )
+        problems = _report(folder / REPORT, table, parameters, runner)
     return RunResult(
         folder=folder,
         steps=tuple(runner.done.values()),
         report=folder / REPORT,
         report_problems=problems,
         halted=runner.halted,
+    )
+
+
+def _report(path: Path, table: Path, parameters: RunParameters, runner: Runner) -> list[str]:
+    """Write the report, unless the one that is there tells the same."""
+    steps, halted = tuple(runner.done.values()), runner.halted
+    stamp = make_stamp(table=table, parameters=parameters, steps=steps, halted=halted)
+    if has_stamp(path, stamp):
+        return []
+    from cryopick.pipeline.run_report import write_run_report  # drawing takes long to import
+
+    return write_run_report(
+        path,
+        title=f"Particles of {path.parent.resolve().name}",
+        table=table,
+        parameters=parameters,
+        steps=steps,
+        halted=halted,
+        stamp=stamp,
     )
 
 

@@ -30,6 +30,7 @@ def write_run_report(
     parameters: RunParameters,
     steps: Sequence[StepDone],
     halted: Halted | None,
+    stamp: str = "",
 ) -> list[str]:
     """Write one self-contained HTML file on a run.
 
@@ -52,6 +53,8 @@ def write_run_report(
         That are done, in order.
     halted
         Why the run could not go on, if so.
+    stamp
+        What the report is made from, to end the file with if all could be drawn.
 
     Returns
     -------
@@ -84,7 +87,7 @@ def write_run_report(
         remarks=[*run_remarks(source), *problems],
         sections=sections,
     )
-    write_text(path, page)
+    write_text(path, page if problems else page + stamp)
     return problems
 
 
