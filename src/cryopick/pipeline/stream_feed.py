@@ -1,0 +1,353 @@
+"""Particles that arrive while they are waited for, in tables that grow or in folders of tables.
+
+Whatever is taken up is written to a list, ``arrivals.jsonl``, before it is used: one line for
+some rows of one table. The list alone says which particles there are and in which order; started
+again, the feed reads it and goes on with what has come since. A particle that two tables name is
+taken once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cryopick.errors import CryopickError, FormatError, TableError
+from cryopick.io.atomic import output_errors
+from cryopick.io.mrc import MrcHeader, read_mrc_header
+from cryopick.tables.joining import join_particles
+from cryopick.tables.model import Particles
+from cryopick.tables.paths import resolve_path
+from cryopick.tables.relion import read_particles
+
+__all__ = ["ARRIVALS", "Arrival", "ParticleFeed"]
+
+ARRIVALS = "arrivals.jsonl"
+_SETTLED = 2.0  # s without a change, after which a file counts as written
+_KEPT_TABLES = 4  # read last
+_LABEL, _HEAD = b"_rlnImageName", 1 << 16  # bytes of a table that name its columns
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrival:
+    """Some rows of a table, in the order in which they were taken up."""
+
+    table: str
+    first: int
+    stop: int
+    digest: str  # of the names of the images
+
+    def __len__(self) -> int:
+        return self.stop - self.first
+
+
+class ParticleFeed:
+    """Looks for new particles in tables and folders.
+
+    Parameters
+    ----------
+    inputs
+        STAR files, which may grow or not be there yet, and folders, all of whose STAR files of
+        particles are taken.
+    folder
+        Where the list of arrivals is kept.
+    pixel_size
+        A/px of the particles, instead of what the tables say.
+    check
+        Called with every table that has new particles; what it raises refuses the table.
+
+    Attributes
+    ----------
+    refused : dict
+        A sentence for each table that is not taken, or not any further, by its name.
+    n_twice : int
+        Particles that were named before.
+
+    Raises
+    ------
+    FormatError
+        If the list of arrivals is broken.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[str],
+        folder: Path,
+        *,
+        pixel_size: float | None = None,
+        check: Callable[[Particles], None] | None = None,
+    ) -> None:
+        self._inputs = [Path(i) for i in inputs]
+        self._list = Path(folder) / ARRIVALS
+        self._pixel_size, self._check = pixel_size, check
+        self.refused: dict[str, str] = {}
+        self.n_twice = 0
+        self._seen: dict[str, str] = {}  # stamp of each table when it was last read
+        self._read_rows: dict[str, int] = {}  # rows looked at, in the list or named twice
+        self._known: set[int] = set()
+        self._tables: dict[str, tuple[str, Particles]] = {}
+        self._arrivals = _read_list(self._list)
+        for arrival in self._arrivals:
+            names = self._names(self._rows_of(arrival))
+            self._known.update(_hashes(names).tolist())
+            self._read_rows[arrival.table] = max(
+                arrival.stop, self._read_rows.get(arrival.table, 0)
+            )
+
+    def __len__(self) -> int:
+        return sum(map(len, self._arrivals))
+
+    def take(self, first: int, stop: int, *, target: Path) -> Particles:
+        """Read particles by their place in the order of arrival.
+
+        Parameters
+        ----------
+        first, stop
+            Places, from 0; `stop` is at most the number of particles.
+        target
+            File that the table will be written to.
+
+        Raises
+        ------
+        TableError
+            If a table does not hold any more what was taken from it.
+        """
+        parts, place = [], 0
+        for arrival in self._arrivals:
+            low, high = max(first, place), min(stop, place + len(arrival))
+            if low < high:
+                part = self._rows_of(arrival)
+                chosen = part.rows.iloc[low - place : high - place]
+                parts.append(Particles(rows=chosen, optics=part.optics, source=part.source))
+            place += len(arrival)
+        return join_particles(parts, target=target)
+
+    def poll(self, *, is_last: bool = False) -> int:
+        """Look for new particles, and write them to the list.
+
+        Parameters
+        ----------
+        is_last
+            Take files that may still be written, and refuse those that are not whole.
+
+        Returns
+        -------
+        int
+            How many there are that were not there before.
+
+        Raises
+        ------
+        OutputError
+            If the list cannot be written.
+        """
+        fresh: list[Arrival] = []
+        for path in self._files():
+            name = str(path)
+            stamp = _stamp(path)
+            if not stamp or stamp == self._seen.get(name) or name in self.refused:
+                continue
+            if not is_last and _age(path) < _SETTLED:
+                continue
+            try:
+                found, is_whole = self._look(path, is_last=is_last)
+            except CryopickError as error:
+                if is_last:
+                    self.refused[name] = str(error)
+                continue
+            fresh += found
+            if is_whole:
+                self._seen[name] = stamp
+        if fresh:
+            self._append(fresh)
+        return sum(map(len, fresh))
+
+    def _files(self) -> list[Path]:
+        """List the tables there are; those of a folder in the order of their names."""
+        found: list[Path] = []
+        for given in self._inputs:
+            is_folder = given.is_dir()
+            found += (
+                filter(_is_of_particles, sorted(given.rglob("*.star"))) if is_folder else [given]
+            )
+        return list(dict.fromkeys(found))
+
+    def _look(self, path: Path, *, is_last: bool) -> tuple[list[Arrival], bool]:
+        """Find the rows of a table that are new and whose images are there."""
+        name = str(path)
+        first = self._read_rows.get(name, 0)
+        table = self._read(path)
+        self._require_grown(name, table, first)
+        if self._check is not None and len(table) > first:
+            self._refuse_unfit(name, table)
+        stop = self._whole_rows(table, first)
+        if is_last and stop < len(table):
+            missing = str(resolve_path(str(table.rows["image"].iloc[stop]), table.source))
+            self.refused[name] = str(
+                FormatError(
+                    missing,
+                    must=f"hold the images that {name} lists",
+                    got=f"no image for row {stop + 1}",
+                    remedy="Start again when it is whole",
+                )
+            )
+        hashes = _hashes(self._names(table))[first:stop]
+        is_new = np.array([h not in self._known for h in hashes.tolist()], bool)
+        is_new &= ~pd.Series(hashes).duplicated().to_numpy()
+        self.n_twice += int((~is_new).sum())
+        self._known.update(hashes.tolist())
+        self._read_rows[name] = stop
+        arrivals = [
+            Arrival(
+                table=name,
+                first=first + low,
+                stop=first + high,
+                digest=_digest(hashes[low:high]),
+            )
+            for low, high in _stretches(is_new)
+        ]
+        return arrivals, stop == len(table)
+
+    def _refuse_unfit(self, name: str, table: Particles) -> None:
+        assert self._check is not None
+        try:
+            self._check(table)
+        except CryopickError as error:
+            self.refused[name] = str(error)
+            raise
+
+    def _require_grown(self, name: str, table: Particles, first: int) -> None:
+        taken = [a for a in self._arrivals if a.table == name]
+        hashes = _hashes(self._names(table))
+        if len(table) < first or any(_digest(hashes[a.first : a.stop]) != a.digest for a in taken):
+            error = TableError(
+                name,
+                must="only grow while it is read",
+                got=f"{len(table)} other rows where {first} were taken",
+                remedy="Give new particles in a table of their own",
+            )
+            self.refused[name] = str(error)
+            raise error
+
+    def _whole_rows(self, table: Particles, first: int) -> int:
+        """Count the rows up to the first whose image is not there yet."""
+        depth: dict[str, int] = {}
+        for name in table.rows["image"].iloc[first:].unique():
+            depth[name] = _images_in(resolve_path(str(name), table.source))
+        stacks = table.rows["image"].iloc[first:].map(depth).to_numpy(np.int64)
+        is_there = table.rows["image_index"].iloc[first:].to_numpy(np.int64) < stacks
+        missing = np.flatnonzero(~is_there)
+        return first + int(missing[0]) if len(missing) else len(table)
+
+    def _rows_of(self, arrival: Arrival) -> Particles:
+        """Read what an arrival stands for, and see that it is still the same."""
+        table = self._read(Path(arrival.table))
+        rows = table.rows.iloc[arrival.first : arrival.stop]
+        part = Particles(rows=rows, optics=table.optics, source=table.source)
+        if _digest(_hashes(self._names(part))) != arrival.digest:
+            raise TableError(
+                arrival.table,
+                must="hold what was taken from it",
+                got=f"other particles in rows {arrival.first + 1} to {arrival.stop}",
+                remedy="Bring it back, or begin again in another --out",
+            )
+        return part
+
+    def _read(self, path: Path) -> Particles:
+        name, stamp = str(path), _stamp(path)
+        known = self._tables.get(name)
+        if known is None or known[0] != stamp:
+            self._tables.pop(name, None)
+            while len(self._tables) >= _KEPT_TABLES:
+                self._tables.pop(next(iter(self._tables)))
+            known = self._tables[name] = (stamp, read_particles(path, pixel_size=self._pixel_size))
+        return known[1]
+
+    def _names(self, table: Particles) -> pd.Series:
+        """Name each image by where it lies, wherever its table does."""
+        rows = table.rows
+        places = {
+            n: os.path.realpath(resolve_path(str(n), table.source))
+            for n in rows["image"].dropna().unique()
+        }
+        return rows["image_index"].astype(str) + "@" + rows["image"].map(places).astype(str)
+
+    def _append(self, arrivals: Sequence[Arrival]) -> None:
+        with output_errors(self._list), self._list.open("ab") as handle:
+            for arrival in arrivals:
+                handle.write(json.dumps(asdict(arrival)).encode() + b"\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+        self._arrivals += arrivals
+
+
+def _read_list(path: Path) -> list[Arrival]:
+    """Read the list; a line that was being written when the feed was killed does not count."""
+    if not path.exists():
+        return []
+    text = path.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1]
+    if whole != text:
+        with output_errors(path), path.open("r+b") as handle:
+            handle.truncate(len(whole))
+    try:
+        return [Arrival(**json.loads(line)) for line in whole.splitlines()]
+    except (TypeError, ValueError) as error:
+        raise FormatError(
+            str(path),
+            must="be a list of arrivals",
+            got="a line that is none",
+            remedy="Begin again in another --out",
+        ) from error
+
+
+def _is_of_particles(path: Path) -> bool:
+    """Whether a file of a folder names images: there are other tables, as of micrographs."""
+    try:
+        with path.open("rb") as handle:
+            return _LABEL in handle.read(_HEAD)
+    except OSError:
+        return False
+
+
+def _stamp(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    return f"{status.st_size}:{status.st_mtime_ns}"
+
+
+def _age(path: Path) -> float:
+    """Seconds since a file was changed; a clock that runs ahead makes it old."""
+    age = time.time() - path.stat().st_mtime
+    return age if age >= 0 else _SETTLED
+
+
+def _images_in(path: Path) -> int:
+    """Count the images that a stack holds already; 0 while it is not there or not whole."""
+    try:
+        header: MrcHeader = read_mrc_header(path)
+    except CryopickError:
+        return 0
+    return int(header.shape[0])
+
+
+def _hashes(names: pd.Series) -> np.ndarray:
+    return pd.util.hash_pandas_object(names, index=False).to_numpy()
+
+
+def _digest(hashes: np.ndarray) -> str:
+    return hashlib.blake2b(np.ascontiguousarray(hashes).tobytes(), digest_size=8).hexdigest()
+
+
+def _stretches(mask: np.ndarray) -> Iterable[tuple[int, int]]:
+    """Cut a mask into stretches that are True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
+    return zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
