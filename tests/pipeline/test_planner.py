@@ -220,3 +220,63 @@ def test_a_set_of_the_first_micrographs_does_not_hold_the_others_back() -> None:
     few, done = drive(begin(graph), Listed(count=2, is_closed=True))
     assert names(done) == ["ctf", "diameter", "picks"]
     assert few.is_over
+
+
+LEARNED = (
+    Step(name="first_picks", digest="1", first=4),
+    Step(name="first_particles", digest="1", needs=("first_picks",)),
+    Step(name="first_classes", digest="1", needs=("first_particles",), is_set=True),
+)
+
+
+def refusing(
+    state: PlannerState, event: Event, bad: set[int]
+) -> tuple[PlannerState, list[Instruction]]:
+    """Carry out all that is asked; the first step refuses micrographs of these numbers."""
+    state, waiting = plan(state, event)
+    queue, done = list(waiting), list[Instruction]()
+    while queue:
+        instruction = queue.pop(0)
+        done.append(instruction)
+        if isinstance(instruction, Finish):
+            continue
+        answered = answer(instruction)
+        if isinstance(answered, Processed) and answered.step == "first_picks":
+            answered = replace(answered, refused=len(bad & set(range(answered.stop))))
+        state, more = plan(state, answered)
+        queue += more
+    return state, done
+
+
+def test_refused_micrographs_do_not_count_among_the_first() -> None:
+    _, done = refusing(begin(LEARNED), Listed(count=12, is_closed=True), {0, 1, 2, 3, 5})
+    spans = [(d.step, d.start, d.stop) for d in done if isinstance(d, Process)]
+    assert spans == [
+        ("first_picks", 0, 4),
+        ("first_picks", 4, 8),
+        ("first_picks", 8, 9),
+        ("first_particles", 0, 9),
+    ]
+    assert isinstance(done[-1], Finish)
+    few, done = refusing(begin(LEARNED), Listed(count=5, is_closed=True), {0, 1, 2, 3})
+    assert few.is_over
+    assert names(done)[-2:] == ["first_particles", "first_classes"]
+
+
+def test_for_refused_micrographs_others_are_waited_for_while_more_come() -> None:
+    state, done = refusing(begin(LEARNED), Listed(count=4, is_closed=False), {0, 1})
+    assert names(done) == ["first_picks"]
+    state, done = refusing(state, Listed(count=5, is_closed=False), {0, 1})
+    assert names(done) == ["first_picks"]
+    state, done = refusing(state, Listed(count=9, is_closed=False), {0, 1})
+    assert names(done) == ["first_picks", "first_particles", "first_classes"]
+    assert state.of("first_picks").finished == state.of("first_particles").finished == 6
+
+
+def test_results_that_go_further_than_asked_are_taken_as_they_are() -> None:
+    state, (first,) = plan(begin(LEARNED), Listed(count=12, is_closed=True))
+    assert isinstance(first, Process)
+    further = Processed(step="first_picks", identity=first.identity, stop=7, content="x", refused=3)
+    state, (following,) = plan(state, further)
+    assert isinstance(following, Process)
+    assert (following.step, following.stop) == ("first_particles", 7)

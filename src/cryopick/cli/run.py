@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,9 +11,6 @@ from cryopick.cli.console import EXIT_SOME_FAILED, print_result, share_bar, warn
 from cryopick.cli.options import expand_parameters
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.pipeline.run_parameters import RunParameters
-
-if TYPE_CHECKING:
-    from cryopick.pipeline.run import RunResult
 
 __all__ = ["run_command"]
 
@@ -44,7 +41,7 @@ def run_command(
     from cryopick.pipeline.run import run_project
     from cryopick.pipeline.run_story import step_sentence
 
-    told: list[str] = []
+    told: dict[str, str] = {}  # a step that went on to more micrographs is told once
     with share_bar(is_json=is_json) as progress:
         result = run_project(
             micrographs,
@@ -54,18 +51,14 @@ def run_command(
             pixel_size=pixel_size,
             progress=progress,
             say=(lambda _: None) if is_json else warn,
-            after=lambda step: told.append(step_sentence(step)),
+            after=lambda step: told.update({step.name: step_sentence(step)}),
         )
     for sentence in result.report_problems:
         warn(sentence)
     if result.refused:
         warn(f"{len(result.refused)} micrographs refused; the report says why.")
-    print_result(result.to_dict(), _lines(result, told), is_json=is_json)
+    print_result(result.to_dict(), [*told.values(), f"Report: {result.report}"], is_json=is_json)
     if result.halted is not None:
         raise result.halted.error
     if result.refused:
         raise typer.Exit(EXIT_SOME_FAILED)
-
-
-def _lines(result: RunResult, told: list[str]) -> list[str]:
-    return [*told, f"Report: {result.report}"]

@@ -47,7 +47,7 @@ class Step:
     digest: str  # of its parameters and the version of the method
     needs: tuple[str, ...] = ()  # steps whose results it takes
     is_set: bool = False  # works on all results before it at once
-    first: int | None = None  # only so many micrographs, the first
+    first: int | None = None  # only so many micrographs, the first that are not refused
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,7 @@ class StepState:
     content: str = ""  # of these results, once they are whole
     started: int = 0  # micrographs handed out; 1 for a set that is being made
     finished: int = 0
+    refused: int = 0  # micrographs of those that are finished
     error: str = ""
 
     @property
@@ -97,6 +98,7 @@ class Processed:
     identity: str
     stop: int
     content: str  # of the results so far
+    refused: int = 0  # micrographs of these, by this step or one before it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,8 +199,7 @@ def plan(state: PlannerState, event: Event) -> tuple[PlannerState, tuple[Instruc
         case Processed():
             now = state.of(event.step)
             if now.identity == event.identity:
-                stop = max(now.finished, event.stop)
-                state = _with(state, event.step, finished=stop, content=event.content)
+                state = _processed(state, event, now)
         case Made():
             if state.of(event.step).identity == event.identity:
                 state = _with(
@@ -251,6 +252,19 @@ def _advance(state: PlannerState) -> tuple[PlannerState, tuple[Instruction, ...]
     return state, ()
 
 
+def _processed(state: PlannerState, event: Processed, now: StepState) -> PlannerState:
+    if event.stop < now.finished:  # older than what is known
+        return state
+    return _with(
+        state,
+        event.step,
+        started=max(now.started, event.stop),
+        finished=event.stop,
+        refused=event.refused,
+        content=event.content,
+    )
+
+
 def _identity(step: Step, state: PlannerState, needs: list[_View]) -> str:
     """Digest of what a step is made from; empty as long as a set that it needs is not whole.
 
@@ -280,22 +294,23 @@ def _next_of(step: Step, state: PlannerState, needs: list[_View]) -> Iterator[In
             yield Make(step=step.name, identity=now.identity)
         return
     ready = min([state.count, *(needed.reach for needed in needs)])
-    ready = ready if step.first is None else min(ready, step.first)
+    ready = ready if step.first is None else min(ready, step.first + now.refused)
     if ready > now.started:
         yield Process(step=step.name, identity=now.identity, start=now.started, stop=ready)
 
 
 def _view(step: Step, state: PlannerState, needs: list[_View], *, is_wanted: bool) -> _View:
     now = state.of(step.name)
-    limits = [step.first, *(needed.first for needed in needs if not needed.is_set)]
+    own = None if step.first is None else step.first + now.refused
+    limits = [own, *(needed.first for needed in needs if not needed.is_set)]
     first = min((limit for limit in limits if limit is not None), default=None)
     if step.is_set:
         reach, is_whole = state.count, now.finished == 1
     else:
-        reach = now.finished
         wanted = state.count if first is None else min(state.count, first)
         is_last = state.is_closed or state.count == wanted == first or state.count > wanted
         is_whole = is_last and now.finished >= wanted
+        reach = now.finished if own is None or is_whole else 0  # which are the first is not known
     return _View(
         is_set=step.is_set,
         identity=now.identity,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -11,13 +12,24 @@ from typing import Any
 
 import numpy as np
 
+from cryopick.errors import CryopickError
 from cryopick.execution.parameters import ComputeParameters
+from cryopick.io.micrograph import read_micrograph
+from cryopick.picking.diameter import candidate_diameters
 from cryopick.pipeline.run_parameters import RunParameters, Sizes
-from cryopick.tables.micrographs import micrograph_path
+from cryopick.tables.micrographs import micrograph_path, pixel_sizes
 from cryopick.tables.paths import rename_for
 from cryopick.tables.relion import read_micrographs, write_micrographs
 
-__all__ = ["CTF_TABLE", "Outcome", "RunContext", "StepTell", "real_path", "write_first"]
+__all__ = [
+    "CTF_TABLE",
+    "Outcome",
+    "RunContext",
+    "StepTell",
+    "real_path",
+    "write_first",
+    "write_searchable",
+]
 
 CTF_TABLE = "micrographs_ctf.star"
 _TRUSTED = 0.5  # share of the fields whose fits can be trusted, for the CTF to be used at all
@@ -113,3 +125,38 @@ def write_first(source: Path, target: Path, *, wanted: Sequence[Path]) -> Path:
     renamed = [rename_for(str(n), source=source, target=target) for n in rows["micrograph"]]
     write_micrographs(target, replace(table, rows=rows.assign(micrograph=renamed)))
     return target
+
+
+def write_searchable(run: RunContext, target: Path, *, wanted: Sequence[Path]) -> Path:
+    """Write a table of the first micrographs in which a diameter can be sought.
+
+    Parameters
+    ----------
+    run
+        Whose micrographs they are.
+    target
+        To be written.
+    wanted
+        The first micrographs; each that cannot be read, shows nothing or is too small is replaced
+        by the next one. Where none is of use they are taken as they are, for the step to say why.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    table = read_micrographs(run.micrographs())
+    places = [micrograph_path(str(n), table.source) for n in table.rows["micrograph"]]
+    fits = (p for p, s in zip(places, pixel_sizes(table), strict=True) if _is_searchable(p, s))
+    return write_first(
+        run.micrographs(), target, wanted=list(itertools.islice(fits, len(wanted))) or wanted
+    )
+
+
+def _is_searchable(path: Path, pixel_size: float) -> bool:
+    try:
+        pixels = read_micrograph(path)
+        candidate_diameters((pixels.shape[0], pixels.shape[1]), pixel_size)
+    except CryopickError:
+        return False
+    return bool(np.isfinite(pixels).all() and pixels.min() < pixels.max())

@@ -37,7 +37,7 @@ def stamp_of(micrographs: Sequence[ListedMicrograph]) -> str:
 
 
 def find_job(
-    project: Project, step: str, identity: str, wanted: Sequence[ListedMicrograph]
+    project: Project, step: str, identity: str, micrographs: Sequence[ListedMicrograph], stop: int
 ) -> FoundJob | None:
     """Find the job to take, or to go on with.
 
@@ -51,8 +51,11 @@ def find_job(
         Open.
     step, identity
         What the job is to be.
-    wanted
-        Micrographs that it is to work on, or depends on.
+    micrographs
+        All of the run, in their order.
+    stop
+        How many of them, the first, the job is to work on, or depends on. One that went on to
+        more of them is taken as it is.
 
     Returns
     -------
@@ -62,24 +65,25 @@ def find_job(
     records = project.jobs().values()
     fits = [j for j in records if (j.step, j.identity) == (step, identity)]
     fits.sort(key=lambda job: -job.number)
-    now = stamp_of(wanted)
-    done = [j for j in fits if j.is_done]
-    for job in done:
-        if (job.result or {}).get("inputs") == now and _is_whole(project, job):
+    wanted = min(stop, len(micrographs))
+    seen = {j.number: _n_seen(j, micrographs) for j in fits}
+    for job in fits:
+        if job.is_done and seen[job.number] >= wanted and _is_whole(project, job):
             return FoundJob(record=job, is_whole=True)
     for job in fits:
-        if not job.is_done or _has_seen(job, wanted, now):
+        if not job.is_done or seen[job.number] >= min(wanted, 1):
             return FoundJob(record=job, is_whole=False)
     return None
 
 
-def _has_seen(job: StepRecord, wanted: Sequence[ListedMicrograph], now: str) -> bool:
-    """Whether a job has seen these micrographs, or the first of them, as they are now."""
+def _n_seen(job: StepRecord, micrographs: Sequence[ListedMicrograph]) -> int:
+    """Count the micrographs, the first, that a job has seen as they are now; -1 if not all are."""
     result = job.result or {}
     count = int(result.get("n_inputs", -1))
-    if count == len(wanted):
-        return bool(result.get("inputs") == now)
-    return 0 < count < len(wanted) and result.get("inputs") == stamp_of(wanted[:count])
+    is_same = 0 <= count <= len(micrographs) and result.get("inputs") == stamp_of(
+        micrographs[:count]
+    )
+    return count if is_same else -1
 
 
 def _is_whole(project: Project, job: StepRecord) -> bool:

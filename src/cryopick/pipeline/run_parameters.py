@@ -66,7 +66,10 @@ class RunParameters(Parameters):
         "blob", help="What finds the particles that the picker is trained on."
     )
     subset: int = option(
-        10, help="Micrographs, the first, on which these are found.", minimum=2, maximum=1000
+        10,
+        help="Micrographs on which these are found, the first that are not refused.",
+        minimum=2,
+        maximum=1000,
     )
     ctf: Literal["auto", "ignore"] = option(
         "auto", help="Estimate the CTF where the table has none; or do without any."

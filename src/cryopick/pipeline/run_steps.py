@@ -35,14 +35,19 @@ from cryopick.pipeline.pickers import BlobPicker, LogPicker, Picker, make_templa
 from cryopick.pipeline.picking import PickingResult, pick_micrographs
 from cryopick.pipeline.picking_ctf_parameters import PickingCtfParameters
 from cryopick.pipeline.picking_diameter import estimate_diameter
-from cryopick.pipeline.run_context import Outcome, RunContext, write_first
+from cryopick.pipeline.run_context import Outcome, RunContext, write_first, write_searchable
 from cryopick.pipeline.select_classes import select_classes
 from cryopick.pipeline.select_classes_output import GALLERY
 from cryopick.pipeline.topaz_pick import pick_with_topaz
 from cryopick.pipeline.topaz_train import train_topaz
 from cryopick.selection.select_classes_parameters import SelectClassesParameters
 from cryopick.tables.micrographs import open_micrographs, pixel_sizes
-from cryopick.tables.relion import read_particles, read_picks, write_particles
+from cryopick.tables.relion import (
+    read_micrographs,
+    read_particles,
+    read_picks,
+    write_particles,
+)
 
 __all__ = ["STEPS", "StepFunction", "box_size_for"]
 
@@ -74,11 +79,13 @@ def _ctf(run: RunContext, folder: Path, wanted: Sequence[Path]) -> Outcome:
     )
     facts = _plain(result.to_dict())
     _require_disk(folder, facts["failed"])
+    if not result.estimated:
+        raise _all_refused([one.error for one in result.failed])
     return Outcome(content=(result.table,), facts=facts)
 
 
 def _diameter(run: RunContext, folder: Path, wanted: Sequence[Path]) -> Outcome:
-    table = write_first(run.micrographs(), folder / "subset.star", wanted=wanted)
+    table = write_searchable(run, folder / "subset.star", wanted=wanted)
     found = estimate_diameter(
         [str(table)],
         folder,
@@ -104,7 +111,10 @@ def _first_picks(run: RunContext, folder: Path, wanted: Sequence[Path]) -> Outco
     else:
         picker = BlobPicker(parameters=chosen)
     table = write_first(run.micrographs(), folder / "subset.star", wanted=wanted)
-    return _pick(run, folder, table, picker)
+    are_more = len(wanted) < len(read_micrographs(run.table).rows)
+    if are_more and not len(read_micrographs(table).rows):  # their CTF could not be estimated
+        return _picked(PickingResult(folder=folder, micrographs=()), may_be_none=True)
+    return _pick(run, folder, table, picker, may_be_none=are_more)
 
 
 def _picks(run: RunContext, folder: Path, wanted: Sequence[Path]) -> Outcome:
@@ -130,7 +140,9 @@ def _picks(run: RunContext, folder: Path, wanted: Sequence[Path]) -> Outcome:
     return _pick(run, folder, table, picker)
 
 
-def _pick(run: RunContext, folder: Path, table: Path, picker: Picker) -> Outcome:
+def _pick(
+    run: RunContext, folder: Path, table: Path, picker: Picker, *, may_be_none: bool = False
+) -> Outcome:
     uses_ctf = not isinstance(picker, LogPicker) and picker.name != "pick network"
     result = pick_micrographs(
         [str(table)],
@@ -140,22 +152,27 @@ def _pick(run: RunContext, folder: Path, table: Path, picker: Picker) -> Outcome
         compute=run.compute,
         progress=run.counted("Picking"),
     )
-    return _picked(result)
+    return _picked(result, may_be_none=may_be_none)
 
 
-def _picked(result: PickingResult) -> Outcome:
+def _picked(result: PickingResult, *, may_be_none: bool = False) -> Outcome:
+    """Tell what was picked; that nothing was, where no other micrographs can take their place."""
     facts = _plain(result.to_dict())
     _require_disk(result.folder, facts["failed"])
-    if result.micrographs and not result.picked:
-        raise CryopickError(
-            "micrographs",
-            must="be readable, one at least",
-            got=f"{len(result.failed)} refused",
-            remedy=f"The first: {result.failed[0].error.rstrip('.')}",
-        )
+    if not result.picked and not may_be_none:
+        raise _all_refused([one.error for one in result.failed])
     table = result.folder / "autopick.star"
     files = (table, *sorted(result.folder.rglob("*_autopick.star")))
     return Outcome(content=tuple(f for f in files if f.exists()), facts=facts)
+
+
+def _all_refused(errors: Sequence[str]) -> CryopickError:
+    return CryopickError(
+        "micrographs",
+        must="be readable, one at least",
+        got=f"{len(errors)} refused",
+        remedy=f"The first: {errors[0].rstrip('.')}",
+    )
 
 
 def _first_particles(run: RunContext, folder: Path, wanted: Sequence[Path]) -> Outcome:

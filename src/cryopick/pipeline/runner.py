@@ -132,28 +132,34 @@ class Runner:
 
     def _carry_out(self, instruction: Process | Make, step: Step, state: PlannerState) -> Event:
         stop = instruction.stop if isinstance(instruction, Process) else step.first or 0
-        wanted = self.micrographs[:stop]
         try:
-            record, is_new = self._job_done(step, instruction.identity, wanted, state)
+            record, is_new = self._job_done(step, instruction.identity, stop, state)
         except _BrokenStepError as broken:
             self._broken[step.name] = broken
             return Broke(step=step.name, identity=instruction.identity, error=str(broken))
         self._tell(record, is_new=is_new)
-        content = str((record.result or {})["content"])
+        result = record.result or {}
+        content = str(result["content"])
         if isinstance(instruction, Process):
+            done = int(result["n_inputs"])
             return Processed(
-                step=step.name, identity=instruction.identity, stop=stop, content=content
+                step=step.name,
+                identity=instruction.identity,
+                stop=done,
+                content=content,
+                refused=0 if step.first is None else done - _n_worked_on(result["facts"]),
             )
         return Made(step=step.name, identity=instruction.identity, content=content)
 
     def _job_done(
-        self, step: Step, identity: str, wanted: Sequence[ListedMicrograph], state: PlannerState
+        self, step: Step, identity: str, stop: int, state: PlannerState
     ) -> tuple[StepRecord, bool]:
         """Find the job that has done this, or do it."""
-        found = find_job(self.project, step.name, identity, wanted)
+        found = find_job(self.project, step.name, identity, self.micrographs, stop)
         if found is not None and found.is_whole:
             self.project.set_alias(step.name, found.record.number)
             return found.record, False
+        wanted = self.micrographs[:stop]
         context = self.context({n: d.folder for n, d in self.done.items()}, step.name)
         record = None
         if found is not None:
@@ -219,6 +225,11 @@ class Runner:
             is_new=is_new,
         )
         self.after(self.done[record.step])
+
+
+def _n_worked_on(facts: Mapping[str, Any]) -> int:
+    """Count the micrographs that neither this step of picking nor one before it has refused."""
+    return int(facts["n_micrographs"]) - int(facts["n_failed"])
 
 
 def _contents(step: Step, state: PlannerState) -> dict[str, str]:
