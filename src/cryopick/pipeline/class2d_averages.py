@@ -36,6 +36,7 @@ class FinalAverages:
     """Averages at the full box, and what the model table needs beside them."""
 
     averages: ClassAverages
+    sums: AverageSums
     ctf_power: Tensor  # (n, n // 2 + 1): CTF^2 in the frame of the classes, mean over particles
     image_power: NDArray[np.float64]  # (optics groups, n // 2 + 1): of masked images, scale of
     # `tables.classification`
@@ -67,6 +68,8 @@ def make_averages(
     threads: int = 1,
     batch_size: int = 128,
     progress: ProgressCallback | None = None,
+    first: int = 0,
+    before: AverageSums | None = None,
 ) -> FinalAverages:
     """Average the images of each class at their best pose, with the full CTF.
 
@@ -90,10 +93,12 @@ def make_averages(
         Images added at once.
     progress
         Called with images done and in all.
+    first, before
+        Images from `first` on are added to the sums of those before it.
     """
     device = torch.device(devices[0] if devices[0].startswith("cuda") else "cpu")
     adder = _Adder(source, state, parameters, mask_diameter, device)
-    batches = list(_batches(source, batch_size))
+    batches = list(_batches(source, batch_size, first=first))
     count = 1 if adder.device.type != "cpu" else max(1, min(threads, len(batches)))
     shards = [s for s in np.array_split(np.arange(len(batches)), count) if len(s)]
     done = [0]
@@ -106,16 +111,17 @@ def make_averages(
             adder.add(sums, batches[number])
             done[0] += len(batches[number].indices)
             if progress is not None:
-                progress(done[0], len(source))
+                progress(done[0], len(source) - first)
         return sums
 
-    before = torch.get_num_threads()
+    empty = AverageSums.empty(n_classes=n_classes, size=source.box_size, device=str(adder.device))
+    n_threads = torch.get_num_threads()
     torch.set_num_threads(1 if count > 1 else max(threads, 1))
     try:
         with ThreadPoolExecutor(count) as pool:
-            sums = reduce(merge_sums, pool.map(add, shards))
+            sums = reduce(merge_sums, pool.map(add, shards), before or empty)
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(n_threads)
     averages = finish_averages(
         sums,
         pixel_size=source.pixel_size,
@@ -125,15 +131,17 @@ def make_averages(
     )
     return FinalAverages(
         averages=averages,
+        sums=sums,
         ctf_power=sums.ctf_power.sum((0, 1)) / sums.soft_counts.sum().clamp_min(1e-12),
         image_power=adder.image_power(),
     )
 
 
-def _batches(source: ParticleSource, size: int) -> Iterator[_Batch]:
+def _batches(source: ParticleSource, size: int, *, first: int) -> Iterator[_Batch]:
     """Cut the images into batches, each of one optics group and in the order of the table."""
     for optics in np.unique(source.optics_numbers):
         members = np.flatnonzero(source.optics_numbers == optics)
+        members = members[members >= first]
         for start in range(0, len(members), size):
             yield _Batch(int(optics), members[start : start + size])
 
@@ -174,7 +182,7 @@ class _Adder:
             images if ctf is None or not source.is_premultiplied[batch.optics]
             else images * scale[:, None, None],
             ClassPoses(
-                particle_index=torch.from_numpy(source.rows[i]).to(self.device),
+                particle_index=torch.from_numpy(source.half_numbers[i]).to(self.device),
                 class_index=torch.from_numpy(member).to(self.device),
                 psi=self._put(poses.psi[i]),
                 shift_x=self._put(poses.shift_x[i] / source.pixel_size),

@@ -36,7 +36,7 @@ __all__ = ["RESULT", "ClassificationProgress", "ClassificationRun", "Report", "T
 
 RESULT = "result.json"
 _TABLE_BYTES = 2000  # of a row: columns in memory, twice
-_SUMS_SHARE, _SUMS_BESIDE = 0.25, 2  # of the memory; finished averages, in sizes of the sums
+_SUMS_SHARE, _SUMS_BESIDE = 0.25, 3  # of the memory; all sums and averages, in sizes of a sum
 _BATCH_PIXELS = 1 << 19
 _KEPT_SHARE = 0.8  # of the memory that is left may go to images kept ready
 _TOLD = {

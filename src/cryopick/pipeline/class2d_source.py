@@ -53,6 +53,7 @@ class ParticleSource:
         self.rows = rows
         self.corrects_ctf = corrects_ctf
         self.n_hot = n_hot
+        self.half_numbers = rows  # those of even and odd ones are averaged apart
         self.box_size = images.box_size
         self.pixel_size = images.pixel_size
         groups = images.micrograph_groups()
