@@ -16,7 +16,7 @@ An image turned by psi from x towards y has the harmonics a_m exp(-i m psi).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from torch import Tensor
 from cryopick.checks import require_above
 from cryopick.errors import ParameterError
 
-__all__ = ["RingBasis", "change_basis", "make_ring_basis"]
+__all__ = ["RingBasis", "change_basis", "keep_orders", "make_ring_basis"]
 
 _MARGIN = 2  # harmonics beyond the sharp band limit
 
@@ -149,6 +149,21 @@ def make_ring_basis(
         n_even=n_even,
         from_even=put(rows[: 2 * n_even]),
         from_odd=put(rows[2 * n_even :]),
+    )
+
+
+def keep_orders(basis: RingBasis, n_orders: int) -> RingBasis:
+    """Leave out the orders from `n_orders` on; the samples of the rings stay."""
+    if n_orders >= basis.n_orders:
+        return basis
+    n_even, n_odd = (n_orders + 1) // 2, n_orders // 2
+    odd = basis.orders[basis.n_even : basis.n_even + n_odd]
+    return replace(
+        basis,
+        orders=torch.cat([basis.orders[:n_even], odd]),
+        n_even=n_even,
+        from_even=basis.from_even[: 2 * n_even],
+        from_odd=basis.from_odd[: 2 * n_odd],
     )
 
 

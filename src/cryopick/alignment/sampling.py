@@ -16,7 +16,7 @@ from torch import Tensor
 from cryopick.alignment.rings import RingBasis
 from cryopick.checks import require_shape
 from cryopick.errors import ParameterError
-from cryopick.image.masks import soft_mask
+from cryopick.image.masks import gaussian_mask, soft_mask
 
 __all__ = ["RingSampler", "make_ring_sampler"]
 
@@ -82,7 +82,13 @@ class RingSampler:
 
 
 def make_ring_sampler(
-    basis: RingBasis, *, size: int, pixel_size: float, mask_diameter: float, mask_edge: float
+    basis: RingBasis,
+    *,
+    size: int,
+    pixel_size: float,
+    mask_diameter: float,
+    mask_edge: float,
+    mask_sigma: float = math.inf,
 ) -> RingSampler:
     """Make the matrices that take an image to half rings.
 
@@ -96,6 +102,8 @@ def make_ring_sampler(
         A/px.
     mask_diameter, mask_edge
         Circle where the mask is 1 and the width of its soft edge, A; cut at the box.
+    mask_sigma
+        Of a Gaussian that the mask is multiplied by, A.
 
     Raises
     ------
@@ -112,7 +120,9 @@ def make_ring_sampler(
     device, half = basis.angles.device, size // 2
     axis = torch.arange(1 - half, half, dtype=torch.float64, device=device)  # symmetric
     y, x = (g.flatten() for g in torch.meshgrid(axis, axis, indexing="ij"))
-    mask = soft_mask(torch.hypot(x, y) * pixel_size, diameter=mask_diameter, edge=mask_edge)
+    radius = torch.hypot(x, y) * pixel_size
+    mask = soft_mask(radius, diameter=mask_diameter, edge=mask_edge)
+    mask = mask * gaussian_mask(radius, sigma=mask_sigma)
     upper = (mask > 0) & ((y > 0) | ((y == 0) & (x > 0)))
     y, x, mask_half = y[upper], x[upper], mask[upper]
     frequency = basis.frequencies.double() * pixel_size

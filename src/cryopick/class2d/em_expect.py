@@ -33,11 +33,19 @@ from cryopick.class2d.em_state import Poses
 from cryopick.class2d.em_sums import IterationSums
 from cryopick.ctf.rings import evaluate_ctf_rings
 
-__all__ = ["Expectation", "ShardResult", "expect_shard", "sum_fixed"]
+__all__ = [
+    "Expectation",
+    "ShardResult",
+    "WeightedImages",
+    "expect_shard",
+    "sum_fixed",
+    "weigh_images",
+]
 
 _LEAST_PROBABILITY = 1e-3  # of the best pose, to count as significant
 _BLOCK_TILES = 8  # made ready at once
 _HOT = 16.0  # times the noise expected: an image beyond says nothing about the noise
+_WIENER = 0.1  # of the mean CTF^2
 _NORM_RANGE = 2.0  # the correction of an image's brightness stays within this factor
 
 
@@ -88,7 +96,7 @@ def expect_shard(
     block_size = tile_size * _BLOCK_TILES
     for block_start in range(0, len(indices), block_size):
         block = indices[block_start : block_start + block_size]
-        weighted = _weigh(work, block)
+        weighted = weigh_images(work, block)
         for start in range(0, len(block), tile_size):
             part = slice(start, start + tile_size)
             parts.append(_expect_tile(work, block[part], weighted.part(part), totals, workspace))
@@ -120,7 +128,7 @@ def sum_fixed(
     basis, totals = work.basis, _empty_totals(work)
     for start in range(0, len(indices), tile_size):
         part = slice(start, start + tile_size)
-        weighted = _weigh(work, indices[part])
+        weighted = weigh_images(work, indices[part])
         tile = shift_tile(
             weighted.real,
             weighted.imaginary,
@@ -148,7 +156,7 @@ def sum_fixed(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Weighted:
+class WeightedImages:
     """A tile's images at their last known shift, weighted for the search."""
 
     real: Tensor  # (H, R, n): w CTF X / sigma^2
@@ -161,9 +169,9 @@ class _Weighted:
     plain: Tensor  # (R, n): w / sigma^2
     inverse: Tensor  # (R, n): the same over the square of the image's norm
 
-    def part(self, images: slice) -> _Weighted:
+    def part(self, images: slice) -> WeightedImages:
         """Take some of the images."""
-        return _Weighted(
+        return WeightedImages(
             real=self.real[..., images].contiguous(),
             imaginary=self.imaginary[..., images].contiguous(),
             power=self.power[:, images].contiguous(),
@@ -179,7 +187,7 @@ class _Weighted:
 def _expect_tile(
     work: Expectation,
     indices: NDArray[np.int64],
-    weighted: _Weighted,
+    weighted: WeightedImages,
     totals: IterationSums,
     workspace: Workspace,
 ) -> Poses:
@@ -218,7 +226,7 @@ def _expect_tile(
     return _best_poses(work, indices, weighted, found, posterior, residual)
 
 
-def _weigh(work: Expectation, indices: NDArray[np.int64]) -> _Weighted:
+def weigh_images(work: Expectation, indices: NDArray[np.int64]) -> WeightedImages:
     """Read, centre, transform and weigh the images of a tile."""
     basis, sampler = work.basis, work.sampler
     device = basis.angles.device
@@ -232,23 +240,27 @@ def _weigh(work: Expectation, indices: NDArray[np.int64]) -> _Weighted:
         seed = work.seed * 1_000_003 + int(indices[0])
         images = fill_with_noise(images, geometry, torch.Generator().manual_seed(seed))
     real, imaginary = sampler.sample(images)
+    optics = torch.from_numpy(source.optics_numbers[indices]).to(device)
+    is_multiplied = torch.from_numpy(source.is_premultiplied).to(device)[optics]
+    ctf = _ctf_of(work, indices, optics)
+    if work.ctf == "wiener":
+        restored = _wiener_filter(ctf, is_multiplied, basis)
+        real, imaginary = real * restored, imaginary * restored
+        ctf, is_multiplied = torch.ones_like(ctf), torch.zeros_like(is_multiplied)
     rest = before - whole * geometry.working_pixel
     kx, ky = basis.wave_vectors
     phase = 2 * math.pi * (kx[..., None] * rest[:, 0] + ky[..., None] * rest[:, 1])
     cosine, sine = torch.cos(phase), torch.sin(phase)
     moved_real, moved_imaginary = real * cosine + imaginary * sine, imaginary * cosine - real * sine
-    optics = torch.from_numpy(source.optics_numbers[indices]).to(device)
     plain = inverse = (basis.weights / work.noise.to(device)[optics]).T
     if work.corrects_norm:
         inverse = plain / torch.from_numpy(poses.norm[indices]).to(device) ** 2
-    ctf = _ctf_of(work, indices, optics)
     scale = work.group_scale.to(device).float()[
         torch.from_numpy(source.group_numbers[indices]).to(device)
     ]
     power = ctf**2 * (inverse * scale**2)
-    is_multiplied = torch.from_numpy(source.is_premultiplied).to(device)[optics]
     factor = torch.where(is_multiplied, 1.0, ctf) * (inverse * scale)
-    return _Weighted(
+    return WeightedImages(
         real=moved_real * factor,
         imaginary=moved_imaginary * factor,
         power=power_harmonics(power.permute(1, 2, 0), basis),
@@ -278,6 +290,16 @@ def _ctf_of(work: Expectation, indices: NDArray[np.int64], optics: Tensor) -> Te
     return ctf
 
 
+def _wiener_filter(ctf: Tensor, is_multiplied: Tensor, basis: RingBasis) -> Tensor:
+    """CTF / (CTF^2 + w), w a tenth of the mean CTF^2 (Grigorieff 1998), (H, R, n).
+
+    Images that have been multiplied by their CTF already are only divided.
+    """
+    power = ctf**2
+    mean = torch.einsum("r,hrn->n", basis.weights, power) / (basis.weights.sum() * len(power))
+    return torch.where(is_multiplied, 1.0, ctf) / (power + _WIENER * mean)
+
+
 def _turn_tile(tile: Tile, psi: Tensor, basis: RingBasis) -> None:
     """Turn each image onto its class, (n,) deg, in place."""
     phase = torch.deg2rad(psi) * basis.orders[:, None]  # (B, n)
@@ -304,7 +326,7 @@ def _add_residual(
     work: Expectation,
     indices: NDArray[np.int64],
     totals: IterationSums,
-    weighted: _Weighted,
+    weighted: WeightedImages,
     tile: Tile,
     found: Candidates,
     posterior: Tensor,
@@ -357,7 +379,7 @@ def _add_residual(
 def _best_poses(
     work: Expectation,
     indices: NDArray[np.int64],
-    weighted: _Weighted,
+    weighted: WeightedImages,
     found: Candidates,
     posterior: Tensor,
     residual: Tensor,
@@ -408,8 +430,15 @@ def _best_poses(
         norm=norm.cpu().numpy(),
         junk_probability=work.poses.junk_probability[indices],
         membership=1 - work.poses.junk_probability[indices],
+        margin=_margin(found.class_best).cpu().numpy(),
         seen=np.ones(n, bool),
     )
+
+
+def _margin(class_best: Tensor) -> Tensor:
+    """Posterior of the best class less that of the second, (n, K) to (n,)."""
+    chance = torch.softmax(class_best, dim=1).topk(min(2, class_best.shape[1]), dim=1).values
+    return 2 * chance[:, 0] - chance.sum(1) if chance.shape[1] > 1 else chance[:, 0]
 
 
 def _parabola(columns: Tensor, angle: Tensor) -> Tensor:

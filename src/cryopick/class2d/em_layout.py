@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from cryopick.alignment.rings import RingBasis, make_ring_basis
+from cryopick.alignment.rings import RingBasis, keep_orders, make_ring_basis
 from cryopick.alignment.sampling import RingSampler, make_ring_sampler
 from cryopick.class2d.em_images import Geometry, plan_geometry
 from cryopick.class2d.em_parameters import ClassificationParameters
@@ -34,6 +37,8 @@ class Layout:
         What the user chose.
     farthest
         Longest shift of the particles before the run, A.
+    mask_sigma
+        Of a Gaussian that the mask is multiplied by, A.
 
     Raises
     ------
@@ -42,13 +47,20 @@ class Layout:
     """
 
     def __init__(
-        self, source: ImageSource, parameters: ClassificationParameters, *, farthest: float = 0.0
+        self,
+        source: ImageSource,
+        parameters: ClassificationParameters,
+        *,
+        farthest: float = 0.0,
+        mask_sigma: float = math.inf,
     ) -> None:
         self._source, self._parameters = source, parameters
         _require_reach(source, parameters)
         self._reach = parameters.offset_range + farthest
         self.mask_diameter = _mask_diameter(source, parameters)
         self.mask_edge = _EDGE_PX * source.pixel_size
+        self.mask_sigma = mask_sigma
+        self._most_orders: int | None = None
         self.spacing = 1 / (_RINGS_PER_MASK * self.mask_diameter)
         self.most_rings = _most_rings(source, parameters, self.spacing)
         self._samplers: dict[tuple[int, str], RingSampler] = {}
@@ -71,13 +83,22 @@ class Layout:
 
     def bare_basis(self, n_rings: int, device: str = "cpu") -> RingBasis:
         """Rings without the matrices to sample them."""
-        return make_ring_basis(
+        basis = make_ring_basis(
             resolution=self.resolution(n_rings),
             diameter=self.mask_diameter + 2 * self.mask_edge,
             box=self.geometry(n_rings).box,
             spacing=self.spacing,
             device=device,
         )
+        return basis if self._most_orders is None else keep_orders(basis, self._most_orders)
+
+    def limit_orders(self, most: int | None) -> None:
+        """Use at most so many angular orders from now on; None: all that the mask asks."""
+        if most != self._most_orders:
+            self._most_orders = most
+            self._mask_noise.clear()
+            bases = {key: self.bare_basis(*key) for key in self._samplers}
+            self._samplers = {k: replace(s, basis=bases[k]) for k, s in self._samplers.items()}
 
     def basis(self, n_rings: int) -> RingBasis:
         """Rings on the CPU."""
@@ -94,6 +115,7 @@ class Layout:
                 pixel_size=geometry.working_pixel,
                 mask_diameter=_EVERYWHERE if self._is_filled else self.mask_diameter,
                 mask_edge=self.mask_edge,
+                mask_sigma=self.mask_sigma,
             )
         return self._samplers[key]
 
@@ -103,7 +125,10 @@ class Layout:
             side = self.geometry(n_rings).box
             diameter = 2 * side / torch.pi**0.5 if self._is_filled else self.mask_diameter
             self._mask_noise[n_rings] = mask_noise(
-                self.basis(n_rings), mask_diameter=diameter, mask_edge=self.mask_edge
+                self.basis(n_rings),
+                mask_diameter=diameter,
+                mask_edge=self.mask_edge,
+                mask_sigma=self.mask_sigma,
             )
         return self._mask_noise[n_rings]
 

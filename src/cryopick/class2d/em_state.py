@@ -52,6 +52,7 @@ class Poses:
     norm: Floats  # residual standard deviation against the mean of all
     junk_probability: Floats
     membership: Floats  # weight the particle has in the averages there are now
+    margin: Floats  # posterior of the best class less that of the second, each at its best pose
     seen: NDArray[np.bool_]  # False: not yet aligned
 
     @classmethod
@@ -70,6 +71,7 @@ class Poses:
             norm=np.ones(n, np.float32),
             junk_probability=zero.copy(),
             membership=zero.copy(),
+            margin=zero.copy(),
             seen=np.zeros(n, bool),
         )
 
@@ -125,7 +127,10 @@ class EmState:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """Restore what `to_arrays` gave."""
-        poses = Poses(**{f.name: np.array(arrays[f"poses.{f.name}"]) for f in fields(Poses)})
+        poses = Poses.empty(len(arrays["poses.psi"]))
+        for column in fields(Poses):
+            if f"poses.{column.name}" in arrays:  # margin is younger than some checkpoints
+                getattr(poses, column.name)[:] = arrays[f"poses.{column.name}"]
         values: dict[str, Any] = {"poses": poses}
         for f in fields(cls):
             if f.name == "poses" or f.name not in arrays:

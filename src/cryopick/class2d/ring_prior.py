@@ -29,7 +29,7 @@ from torch import Tensor
 from cryopick.alignment.references import POWER_ORDERS
 from cryopick.alignment.rings import RingBasis
 from cryopick.alignment.sums import RingSums
-from cryopick.image.masks import soft_mask
+from cryopick.image.masks import gaussian_mask, soft_mask
 
 __all__ = ["RegularisedAverages", "mask_noise", "regularise"]
 
@@ -50,7 +50,9 @@ class RegularisedAverages:
     freedom: Tensor  # (K,): Fourier pixels of the half plane that the filter leaves an average
 
 
-def mask_noise(basis: RingBasis, *, mask_diameter: float, mask_edge: float) -> Tensor:
+def mask_noise(
+    basis: RingBasis, *, mask_diameter: float, mask_edge: float, mask_sigma: float = math.inf
+) -> Tensor:
     """Covariance between rings of unit white noise inside the mask, for each order.
 
     Returns
@@ -59,7 +61,8 @@ def mask_noise(basis: RingBasis, *, mask_diameter: float, mask_edge: float) -> T
         (B, R, R) float32; the diagonals sum to about 1 over all orders, negative ones too.
     """
     rho = torch.linspace(0, mask_diameter / 2 + mask_edge, _POINTS, dtype=torch.float64)
-    density = soft_mask(rho, diameter=mask_diameter, edge=mask_edge) ** 2 * rho
+    mask = soft_mask(rho, diameter=mask_diameter, edge=mask_edge)
+    density = (mask * gaussian_mask(rho, sigma=mask_sigma)) ** 2 * rho
     argument = 2 * math.pi * basis.frequencies.cpu().double()[:, None] * rho
     orders = basis.orders.cpu().numpy()
     bessel = torch.from_numpy(np.stack([jv(m, argument.numpy()) for m in orders]))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cryopick.checks import require_above
 
-__all__ = ["circle_mask", "soft_mask"]
+__all__ = ["circle_mask", "gaussian_mask", "soft_mask"]
 
 
 def circle_mask(
@@ -68,3 +68,8 @@ def soft_mask(radius: Tensor, *, diameter: float, edge: float) -> Tensor:
     """
     outside = ((radius - diameter / 2) / edge).clamp(0, 1)
     return 0.5 + 0.5 * torch.cos(math.pi * outside)
+
+
+def gaussian_mask(radius: Tensor, *, sigma: float) -> Tensor:
+    """Fall from 1 at the centre as a Gaussian; `sigma` in the unit of `radius`, inf for none."""
+    return torch.exp(-((radius / sigma) ** 2) / 2)
