@@ -28,7 +28,7 @@ from cryopick.execution.local import Executor
 from cryopick.io.atomic import make_folder, output_errors, remove_leftovers, write_json
 from cryopick.pipeline.versions import known_versions
 
-__all__ = ["Job", "ProgressCallback", "Record", "Task", "identity_of"]
+__all__ = ["Job", "ProgressCallback", "Record", "Task", "identity_of", "take_back_items"]
 
 ProgressCallback = Callable[[int, int], None]  # items done, items in all
 
@@ -72,6 +72,31 @@ def identity_of(*paths: Path) -> str:
         except OSError:
             parts.append("missing")
     return " ".join(parts)
+
+
+def take_back_items(folder: Path, keys: Sequence[str], *, why: str) -> None:
+    """Let the job of a folder do items again that its ledger says are done.
+
+    Parameters
+    ----------
+    folder
+        Of the job, which nobody is at work in.
+    keys
+        Of the items.
+    why
+        A sentence, the error of each until it is done.
+
+    Raises
+    ------
+    OutputError
+        If the ledger cannot be written.
+    """
+    path = Path(folder) / "ledger.jsonl"
+    with output_errors(path), path.open("ab") as ledger:
+        if not path.read_bytes().endswith(b"\n"):  # its last line was cut off by a kill
+            ledger.write(b"\n")
+        for key in keys:
+            _append(ledger, Record(key=key, identity="", error=why))
 
 
 class Job:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryopick.pipeline.job import identity_of
 from cryopick.pipeline.project import Project
-from cryopick.pipeline.project_records import StepRecord, made_files
+from cryopick.pipeline.project_layout import LEDGER
+from cryopick.pipeline.project_records import StepRecord, made_files, read_ledger
 
-__all__ = ["FoundJob", "ListedMicrograph", "find_job", "stamp_of"]
+__all__ = ["FoundJob", "ListedMicrograph", "find_job", "made_by_set", "stamp_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,7 @@ class FoundJob:
 
     record: StepRecord
     is_whole: bool  # nothing is left to do
+    lost: tuple[str, ...] = ()  # items whose files somebody has removed, to be made again
 
 
 def stamp_of(micrographs: Sequence[ListedMicrograph]) -> str:
@@ -67,13 +71,20 @@ def find_job(
     fits.sort(key=lambda job: -job.number)
     wanted = min(stop, len(micrographs))
     seen = {j.number: _n_seen(j, micrographs) for j in fits}
+    lost = {j.number: _lost_items(project.job_folder(j.number), j) for j in fits}
     for job in fits:
-        if job.is_done and seen[job.number] >= wanted and _is_whole(project, job):
+        is_known = job.is_done and seen[job.number] >= wanted
+        if is_known and not lost[job.number] and _is_whole(project, job):
             return FoundJob(record=job, is_whole=True)
     for job in fits:
         if not job.is_done or seen[job.number] >= min(wanted, 1):
-            return FoundJob(record=job, is_whole=False)
+            return FoundJob(record=job, is_whole=False, lost=lost[job.number])
     return None
+
+
+def made_by_set(folder: Path, content: Sequence[Path]) -> list[str]:
+    """Name the files of a set in the folder of its job, for its record to promise."""
+    return sorted(str(path.relative_to(folder)) for path in content)
 
 
 def _n_seen(job: StepRecord, micrographs: Sequence[ListedMicrograph]) -> int:
@@ -88,4 +99,31 @@ def _n_seen(job: StepRecord, micrographs: Sequence[ListedMicrograph]) -> int:
 
 def _is_whole(project: Project, job: StepRecord) -> bool:
     """Whether the tables of a job are there as it left them."""
-    return made_files(project.job_folder(job.number)) == dict(job.files)
+    folder = project.job_folder(job.number)
+    made = (job.result or {}).get("made", ())
+    return made_files(folder) == dict(job.files) and all((folder / n).is_file() for n in made)
+
+
+def _lost_items(folder: Path, job: StepRecord) -> tuple[str, ...]:
+    """Find the items whose ledger lines promise files that are not there.
+
+    In a job that is not done only the first file of each counts: the others may join them later.
+    """
+    last = {line.key: line for line in read_ledger(folder / LEDGER)}
+    there: dict[Path, set[str]] = {}
+    lost = []
+    for line in last.values():
+        files = () if line.error else line.files if job.is_done else line.files[:1]
+        for path in (folder / name for name in files):
+            if path.parent not in there:
+                there[path.parent] = _names_in(path.parent)
+            if path.name not in there[path.parent]:
+                lost.append(line.key)
+                break
+    return tuple(lost)
+
+
+def _names_in(folder: Path) -> set[str]:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return set(os.listdir(folder))
+    return set()

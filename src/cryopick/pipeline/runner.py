@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cryopick.errors import CryopickError, OtherJobError, OutputError
+from cryopick.pipeline.job import take_back_items
 from cryopick.pipeline.planner import (
     Broke,
     Event,
@@ -36,7 +37,7 @@ from cryopick.pipeline.project import Project
 from cryopick.pipeline.project_records import StepRecord
 from cryopick.pipeline.run_context import Outcome, RunContext
 from cryopick.pipeline.run_graph import step_parameters
-from cryopick.pipeline.run_jobs import ListedMicrograph, find_job, stamp_of
+from cryopick.pipeline.run_jobs import ListedMicrograph, find_job, made_by_set, stamp_of
 from cryopick.pipeline.run_steps import STEPS
 
 __all__ = ["Halted", "Runner", "StepDone"]
@@ -165,6 +166,7 @@ class Runner:
         if found is not None:
             seen = _contents(step, state)
             record = self.project.resume_job(found.record.number, upstream_content=seen)
+            self._take_back(record, found.lost, context)
         outcome = None
         if record is not None:
             with contextlib.suppress(OtherJobError):  # it began with what is not known any more
@@ -172,8 +174,10 @@ class Runner:
         if record is None or outcome is None:
             record = self._new_job(step, identity, context, state)
             outcome = self._work(step, record, context, wanted)
+        folder = self.project.job_folder(record.number)
         result = {
             "content": _digest(outcome),
+            "made": made_by_set(folder, outcome.content) if step.is_set else [],
             "inputs": stamp_of(wanted),
             "n_inputs": len(wanted),
             "facts": dict(outcome.facts),
@@ -181,6 +185,14 @@ class Runner:
         record = self.project.finish_job(record.number, result=result)
         self.project.set_alias(step.name, record.number)
         return record, True
+
+    def _take_back(self, record: StepRecord, lost: Sequence[str], context: RunContext) -> None:
+        """Let a job make again what somebody has removed."""
+        if lost:
+            folder = self.project.job_folder(record.number)
+            many = f"{lost[0]} and {len(lost) - 1} others" if len(lost) > 1 else lost[0]
+            context.say(f"Files of {many} are gone from {folder}; they are made again.")
+            take_back_items(folder, lost, why="Files that were made are gone.")
 
     def _new_job(
         self, step: Step, identity: str, context: RunContext, state: PlannerState
