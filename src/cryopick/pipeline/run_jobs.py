@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,5 +124,5 @@ def _lost_items(folder: Path, job: StepRecord) -> tuple[str, ...]:
 
 def _names_in(folder: Path) -> set[str]:
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return set(os.listdir(folder))
+        return {path.name for path in folder.iterdir()}
     return set()
