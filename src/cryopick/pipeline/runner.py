@@ -11,7 +11,8 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from cryopick.pipeline.project_records import StepRecord
 from cryopick.pipeline.run_context import Outcome, RunContext
 from cryopick.pipeline.run_graph import step_parameters
 from cryopick.pipeline.run_jobs import ListedMicrograph, find_job, made_by_set, stamp_of
+from cryopick.pipeline.run_sentences import reword, reword_error
 from cryopick.pipeline.run_steps import STEPS
 
 __all__ = ["Halted", "Runner", "StepDone"]
@@ -215,11 +217,15 @@ class Runner:
     ) -> Outcome:
         """Do the work of a step in the folder of its job."""
         folder = self.project.job_folder(record.number)
+        words = partial(reword, step=step.name, parameters=context.parameters)
+        told = replace(context, say=lambda sentence: context.say(words(sentence)))
         try:
-            return STEPS[step.name](context, folder, [one.path for one in wanted])
+            outcome = STEPS[step.name](told, folder, [one.path for one in wanted])
+            return replace(outcome, facts=_reworded(outcome.facts, words))
         except OutputError:  # nothing more can be written: the job goes on when there is room
             raise
         except CryopickError as error:
+            reword_error(error, step=step.name, parameters=context.parameters)
             self.project.finish_job(record.number, error=str(error))
             if isinstance(error, OtherJobError):
                 raise
@@ -237,6 +243,11 @@ class Runner:
             is_new=is_new,
         )
         self.after(self.done[record.step])
+
+
+def _reworded(facts: Mapping[str, Any], words: Callable[[str], str]) -> dict[str, Any]:
+    failed = {name: words(why) for name, why in facts.get("failed", {}).items()}
+    return {**facts, "failed": failed, "warnings": [words(w) for w in facts.get("warnings", ())]}
 
 
 def _n_worked_on(facts: Mapping[str, Any]) -> int:
