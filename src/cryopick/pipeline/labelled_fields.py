@@ -125,7 +125,7 @@ def read_labels(
             str(path),
             must="give positions inside the micrographs",
             got=f"{len(strays)} of {n_all} outside, the first at {strays[0]}",
-            remedy="Check that the labels are px of these micrographs, or use cryopick convert --scale",
+            remedy="Check that labels are px of these micrographs, or use cryopick convert --scale",
         )
     labels = Labels(
         fields=tuple(fields),
