@@ -88,6 +88,14 @@ class RingSums:
             counts=self.counts.cpu(),
         )
 
+    def weighted(self, weight: float) -> RingSums:
+        """Scale the sums."""
+        return RingSums(
+            numerator=self.numerator * weight,
+            denominator=self.denominator * weight,
+            counts=self.counts * weight,
+        )
+
     def merge(self, other: RingSums) -> RingSums:
         """Add the sums of another shard; neither is changed."""
         return RingSums(

@@ -203,7 +203,7 @@ class EmClassifier:
 
     def _grey_scale(self, state: EmState) -> float:
         """Factor that brings references to the grey scale of the images."""
-        indices = sample_of(len(self.source), _POWER_SAMPLE, seed=self.parameters.seed)
+        indices = self._first_sample()
         stage = replace(self._stage(state), is_hard=True, is_fine=False, finds_junk=False)
         works = self._works(state, stage, state.harmonics)
         totals = merge_shards(
@@ -395,9 +395,13 @@ class EmClassifier:
             has_seen_all=bool(state.poses.seen.all()),
         )
 
+    def _first_sample(self) -> NDArray[np.int64]:
+        """Draw the particles that noise and grey scale are first measured on."""
+        return sample_of(len(self.source), _POWER_SAMPLE, seed=self.parameters.seed)
+
     def _first_noise(self) -> Tensor:
         """Power of the images, unmasked and without their CTF: the noise, and some signal."""
-        indices = sample_of(len(self.source), _POWER_SAMPLE, seed=self.parameters.seed)
+        indices = self._first_sample()
         basis = self.layout.basis(self.layout.most_rings)
         flat = torch.ones(len(self.source.is_premultiplied), basis.n_rings)
         state = self._blank_state(flat, n_rings=basis.n_rings)

@@ -60,7 +60,7 @@ class Layout:
         self.mask_diameter = _mask_diameter(source, parameters)
         self.mask_edge = _EDGE_PX * source.pixel_size
         self.mask_sigma = mask_sigma
-        self._most_orders: int | None = None
+        self._most_orders: tuple[int, int] | None = None
         self.spacing = 1 / (_RINGS_PER_MASK * self.mask_diameter)
         self.most_rings = _most_rings(source, parameters, self.spacing)
         self._samplers: dict[tuple[int, str], RingSampler] = {}
@@ -90,15 +90,32 @@ class Layout:
             spacing=self.spacing,
             device=device,
         )
-        return basis if self._most_orders is None else keep_orders(basis, self._most_orders)
+        if self._most_orders is None:
+            return basis
+        most, rings = self._most_orders
+        return keep_orders(basis, math.ceil(most * max(n_rings / rings, 1)))
 
-    def limit_orders(self, most: int | None) -> None:
-        """Use at most so many angular orders from now on; None: all that the mask asks."""
-        if most != self._most_orders:
+    def limit_orders(self, most: tuple[int, int] | None) -> tuple[int, int] | None:
+        """Use fewer angular orders from now on.
+
+        Parameters
+        ----------
+        most
+            So many orders up to so many rings, and in proportion to the rings beyond; None: all
+            that the mask asks.
+
+        Returns
+        -------
+        tuple or None
+            The limit before.
+        """
+        before = self._most_orders
+        if most != before:
             self._most_orders = most
             self._mask_noise.clear()
             bases = {key: self.bare_basis(*key) for key in self._samplers}
             self._samplers = {k: replace(s, basis=bases[k]) for k, s in self._samplers.items()}
+        return before
 
     def basis(self, n_rings: int) -> RingBasis:
         """Rings on the CPU."""

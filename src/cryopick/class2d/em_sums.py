@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -50,6 +50,10 @@ class IterationSums:
         """Add the sums of another shard; neither is changed."""
         added = {n: getattr(self, n) + getattr(other, n) for n in _TENSORS}
         return IterationSums(sums=self.sums.merge(other.sums), **added)
+
+    def weighted(self, weight: float) -> IterationSums:
+        """Scale what goes into the averages."""
+        return replace(self, sums=self.sums.weighted(weight))
 
     def cpu(self) -> IterationSums:
         """Bring the sums to the CPU."""

@@ -160,7 +160,7 @@ class StreamParameters(Parameters):
     def of_engine(
         self, *, n_classes: int, box_size: int, pixel_size: float
     ) -> ClassificationParameters:
-        """Make what the alignment engine is told, for particles of a box (px) and pixel size (A)."""
+        """Make those of the alignment engine, for a box (px) and pixel size (A)."""
         side = box_size * pixel_size
         return ClassificationParameters(
             classes=n_classes,
