@@ -34,7 +34,7 @@ def test_a_round_that_was_not_committed_is_made_again(tmp_path):
     rounds = StreamRounds(tmp_path)
 
     assert rounds.last is not None
-    assert (rounds.last.number, rounds.last.values) == (1, {"said": "one"})
+    assert (rounds.last.number, rounds.last.values["said"]) == (1, "one")
     assert not (tmp_path / "rounds/0002").exists()
     assert make(rounds, "two").number == 2
 
@@ -57,3 +57,11 @@ def test_a_broken_record_is_told(tmp_path):
 
     with pytest.raises(FormatError, match="must be the record of a round"):
         StreamRounds(tmp_path)
+
+
+def test_rounds_of_other_parameters_are_removed(tmp_path):
+    make(StreamRounds(tmp_path, identity={"classes": 5}), "one")
+
+    assert StreamRounds(tmp_path, identity={"classes": 5}).last is not None
+    assert StreamRounds(tmp_path, identity={"classes": 6}).last is None
+    assert list((tmp_path / "rounds").iterdir()) == []

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from cryopick import __version__
-from cryopick.cli.class2d import class2d_app
+from cryopick.cli.class2d_stream import class2d_app
 from cryopick.cli.console import error_line, warn
 from cryopick.cli.convert import convert
 from cryopick.cli.ctf import ctf_app

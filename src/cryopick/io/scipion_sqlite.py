@@ -20,7 +20,7 @@ import pandas as pd
 from cryopick.errors import FormatError
 from cryopick.io.atomic import aside_path, commit_file, output_errors
 
-__all__ = ["ScipionSet", "read_item_class", "read_scipion_set", "write_scipion_set"]
+__all__ = ["ScipionItems", "ScipionSet", "read_item_class", "read_scipion_set", "write_scipion_set"]
 
 _TYPES = {"Integer": "INTEGER", "Boolean": "INTEGER", "Float": "REAL"}
 _FIXED = ("id", "enabled", "label", "comment", "creation")
@@ -133,15 +133,37 @@ def _read(connection: sqlite3.Connection) -> ScipionSet:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScipionItems:
+    """Items of one class, column by column.
+
+    Attributes
+    ----------
+    item_class
+        For example ``Coordinate``.
+    attributes
+        Dotted name and class of each attribute in the order of their columns; a nested object
+        comes before its own attributes.
+    values
+        `count` values per attribute; a nested object has none.
+    numbers
+        Ids of the items; None counts from 1.
+    """
+
+    item_class: str
+    attributes: Sequence[tuple[str, str]]
+    values: Mapping[str, Sequence[Any]]
+    count: int
+    numbers: Sequence[int] | None = None
+
+
 def write_scipion_set(
     path: Path,
     *,
-    item_class: str,
     set_class: str,
-    attributes: Sequence[tuple[str, str]],
-    values: Mapping[str, Sequence[Any]],
-    n_items: int,
+    items: ScipionItems,
     properties: Mapping[str, object],
+    nested: Mapping[str, ScipionItems] | None = None,
 ) -> None:
     """Write a set of items, whole or not at all.
 
@@ -149,15 +171,14 @@ def write_scipion_set(
     ----------
     path
         The ``.sqlite`` file; an old one is replaced.
-    item_class, set_class
-        For example ``Coordinate`` and ``SetOfCoordinates``.
-    attributes
-        Dotted name and class of each attribute in the order of their columns; a nested object
-        comes before its own attributes.
-    values
-        `n_items` values per attribute; a nested object has none.
+    set_class
+        For example ``SetOfCoordinates``.
+    items
+        Of the set.
     properties
         Attributes of the set itself.
+    nested
+        Sets that are items themselves, as classes are, by the prefix of their tables.
 
     Raises
     ------
@@ -166,18 +187,28 @@ def write_scipion_set(
     """
     path = Path(path)
     aside = aside_path(path)
-    own = {"self": set_class, "_size": n_items, "_streamState": 2, "_mapperPath": f"{path.name}, "}
+    own = {
+        "self": set_class,
+        "_size": items.count,
+        "_streamState": 2,
+        "_mapperPath": f"{path.name}, ",
+    }
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         aside.unlink(missing_ok=True)
         try:
             with contextlib.closing(sqlite3.connect(aside)) as connection, connection:
-                _create(connection, item_class, attributes)
+                connection.execute("PRAGMA user_version = 1")
+                connection.execute(
+                    "CREATE TABLE Properties (key TEXT UNIQUE, value TEXT DEFAULT NULL)"
+                )
                 connection.executemany(
                     "INSERT INTO Properties VALUES (?, ?)",
                     [(key, str(value)) for key, value in {**own, **properties}.items()],
                 )
-                _insert(connection, attributes, values, n_items)
+                for prefix, content in {"": items, **(nested or {})}.items():
+                    _create(connection, content, prefix)
+                    _insert(connection, content, prefix)
             commit_file(aside, path)
         except sqlite3.OperationalError as error:
             raise OSError(28 if "full" in str(error) else 13, str(error)) from error
@@ -185,42 +216,35 @@ def write_scipion_set(
             aside.unlink(missing_ok=True)
 
 
-def _create(
-    connection: sqlite3.Connection, item_class: str, attributes: Sequence[tuple[str, str]]
-) -> None:
-    connection.execute("PRAGMA user_version = 1")
-    connection.execute("CREATE TABLE Properties (key TEXT UNIQUE, value TEXT DEFAULT NULL)")
+def _create(connection: sqlite3.Connection, items: ScipionItems, prefix: str) -> None:
     connection.execute(
-        "CREATE TABLE Classes (id INTEGER PRIMARY KEY AUTOINCREMENT, label_property TEXT UNIQUE,"
-        " column_name TEXT UNIQUE, class_name TEXT DEFAULT NULL)"
+        f"CREATE TABLE {prefix}Classes (id INTEGER PRIMARY KEY AUTOINCREMENT,"
+        " label_property TEXT UNIQUE, column_name TEXT UNIQUE, class_name TEXT DEFAULT NULL)"
     )
-    named = [("self", item_class), *attributes]
+    named = [("self", items.item_class), *items.attributes]
     connection.executemany(
-        "INSERT INTO Classes (label_property, column_name, class_name) VALUES (?, ?, ?)",
+        f"INSERT INTO {prefix}Classes (label_property, column_name, class_name) VALUES (?, ?, ?)",
         [(label, f"c{i:02d}", kind) for i, (label, kind) in enumerate(named)],
     )
     columns = "".join(
         f", c{i:02d} {_TYPES.get(kind, 'TEXT')} DEFAULT NULL"
-        for i, (_, kind) in enumerate(attributes, start=1)
+        for i, (_, kind) in enumerate(items.attributes, start=1)
     )
     connection.execute(
-        "CREATE TABLE Objects (id INTEGER PRIMARY KEY, enabled INTEGER DEFAULT 1,"
+        f"CREATE TABLE {prefix}Objects (id INTEGER PRIMARY KEY, enabled INTEGER DEFAULT 1,"
         f" label TEXT DEFAULT NULL, comment TEXT DEFAULT NULL, creation DATE{columns})"
     )
 
 
-def _insert(
-    connection: sqlite3.Connection,
-    attributes: Sequence[tuple[str, str]],
-    values: Mapping[str, Sequence[Any]],
-    n_items: int,
-) -> None:
+def _insert(connection: sqlite3.Connection, items: ScipionItems, prefix: str) -> None:
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
-    nothing: list[Any] = [None] * n_items
-    columns = [values.get(label, nothing) for label, _ in attributes]
-    places = ", ".join("?" * (len(_FIXED) + len(attributes)))
-    rows = ((i, 1, "", "", now, *row) for i, row in enumerate(_transposed(columns, n_items), 1))
-    connection.executemany(f"INSERT INTO Objects VALUES ({places})", rows)
+    nothing: list[Any] = [None] * items.count
+    columns = [items.values.get(label, nothing) for label, _ in items.attributes]
+    places = ", ".join("?" * (len(_FIXED) + len(items.attributes)))
+    numbers = items.numbers or range(1, items.count + 1)
+    values = zip(numbers, _transposed(columns, items.count), strict=True)
+    rows = ((number, 1, "", "", now, *row) for number, row in values)
+    connection.executemany(f"INSERT INTO {prefix}Objects VALUES ({places})", rows)
 
 
 def _transposed(columns: Sequence[Sequence[Any]], n_items: int) -> Iterator[tuple[Any, ...]]:

@@ -70,6 +70,7 @@ def make_averages(
     progress: ProgressCallback | None = None,
     first: int = 0,
     before: AverageSums | None = None,
+    weights: NDArray[np.float32] | None = None,
 ) -> FinalAverages:
     """Average the images of each class at their best pose, with the full CTF.
 
@@ -95,9 +96,11 @@ def make_averages(
         Called with images done and in all.
     first, before
         Images from `first` on are added to the sums of those before it.
+    weights
+        (n,) of the images; None is 1.
     """
     device = torch.device(devices[0] if devices[0].startswith("cuda") else "cpu")
-    adder = _Adder(source, state, parameters, mask_diameter, device)
+    adder = _Adder(source, state, parameters, mask_diameter, device, weights)
     batches = list(_batches(source, batch_size, first=first))
     count = 1 if adder.device.type != "cpu" else max(1, min(threads, len(batches)))
     shards = [s for s in np.array_split(np.arange(len(batches)), count) if len(s)]
@@ -156,8 +159,10 @@ class _Adder:
         parameters: ClassificationParameters,
         mask_diameter: float,
         device: torch.device,
+        weights: NDArray[np.float32] | None = None,
     ) -> None:
         self.device = device
+        self._weights = np.ones(len(source), np.float32) if weights is None else weights
         self._source, self._state, self._parameters = source, state, parameters
         size = source.box_size
         radius = mask_diameter / (2 * source.pixel_size)
@@ -172,7 +177,7 @@ class _Adder:
         source, poses, i = self._source, self._state.poses, batch.indices
         images = source.read(i).to(self.device)
         images = images - images[:, self._outside].mean(1)[:, None, None]
-        weight = 1 - poses.junk_probability[i]
+        weight = self._weights[i] * (1 - poses.junk_probability[i])
         if self._parameters.norm_correction:
             weight = weight / poses.norm[i] ** 2
         scale = self._put(self._state.group_scale.cpu().numpy()[source.group_numbers[i]])

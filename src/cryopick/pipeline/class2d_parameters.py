@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.parameters import Parameters, option
 
-__all__ = ["ClassificationRunParameters"]
+__all__ = ["ClassificationRunParameters", "MachineParameters"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassificationRunParameters(Parameters):
-    """Machine and files."""
+class MachineParameters(Parameters):
+    """Machine."""
 
     device: str = option(
         "cpu", help="Where to compute: cpu, cuda, or a list such as cuda:0,cuda:1."
@@ -21,9 +21,6 @@ class ClassificationRunParameters(Parameters):
     threads: int = option(0, help="Threads on the CPU; 0 is one per core.", minimum=0)
     memory: float = option(
         0.0, help="Most memory to use; 0 is nine tenths of what is free.", unit="GB", minimum=0
-    )
-    write_every: int = option(
-        0, help="Write the files of every so many iterations; 0 writes only the last.", minimum=0
     )
 
     def check_together(self) -> None:
@@ -49,3 +46,12 @@ class ClassificationRunParameters(Parameters):
         if hasattr(os, "sched_getaffinity"):
             return len(os.sched_getaffinity(0))
         return os.cpu_count() or 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationRunParameters(MachineParameters):
+    """Machine and files."""
+
+    write_every: int = option(
+        0, help="Write the files of every so many iterations; 0 writes only the last.", minimum=0
+    )

@@ -10,6 +10,7 @@ A round that was being written when the stream was killed is removed and made ag
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -43,6 +44,8 @@ class StreamRounds:
     ----------
     out
         Of the stream.
+    identity
+        What all rounds depend on; rounds of another one are removed.
 
     Raises
     ------
@@ -52,17 +55,21 @@ class StreamRounds:
         If what was left half done cannot be removed.
     """
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, *, identity: Mapping[str, Any] | None = None) -> None:
         self.out = Path(out)
         self.folder = self.out / "rounds"
         self.rounds: list[Round] = []
+        text = json.dumps(dict(identity or {}), sort_keys=True)
+        self._identity = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
         for place in sorted(self.folder.glob("[0-9][0-9][0-9][0-9]")):
             if (place / _RECORD).is_file():
                 values = _read(place / _RECORD)
-                self.rounds.append(Round(number=int(place.name), folder=place, values=values))
-            else:
-                with output_errors(place):
-                    shutil.rmtree(place)
+                if values.get("identity") == self._identity:
+                    found = Round(number=int(place.name), folder=place, values=values)
+                    self.rounds.append(found)
+                    continue
+            with output_errors(place):
+                shutil.rmtree(place)
         if self.rounds:
             self._point(self.rounds[-1])
 
@@ -102,9 +109,10 @@ class StreamRounds:
         with output_errors(folder):
             for path in folder.iterdir():
                 _sync(path)
-        write_json(folder / _RECORD, dict(values))
+        values = {**values, "identity": self._identity}
+        write_json(folder / _RECORD, values)
         sync_folder(self.folder)
-        made = Round(number=int(folder.name), folder=folder, values=dict(values))
+        made = Round(number=int(folder.name), folder=folder, values=values)
         self.rounds.append(made)
         self._point(made)
         for old in self.rounds[:-1]:

@@ -16,7 +16,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cryopick.errors import FormatError, TableError
-from cryopick.io.scipion_sqlite import ScipionSet, read_scipion_set, write_scipion_set
+from cryopick.io.scipion_sqlite import (
+    ScipionItems,
+    ScipionSet,
+    read_scipion_set,
+    write_scipion_set,
+)
 from cryopick.tables.eman import whole_pixels
 from cryopick.tables.inplane import (
     euler_to_matrix,
@@ -31,6 +36,7 @@ __all__ = [
     "read_scipion_micrographs",
     "read_scipion_particles",
     "read_scipion_picks",
+    "scipion_particles",
     "write_scipion_particles",
     "write_scipion_picks",
 ]
@@ -141,11 +147,10 @@ def write_scipion_picks(path: Path, rows: pd.DataFrame, *, box_size: int | None 
             values[attribute] = rows[name].tolist()
     write_scipion_set(
         path,
-        item_class="Coordinate",
         set_class="SetOfCoordinates",
-        attributes=attributes,
-        values=values,
-        n_items=len(rows),
+        items=ScipionItems(
+            item_class="Coordinate", attributes=attributes, values=values, count=len(rows)
+        ),
         properties={"_boxSize": box_size, "_micrographsPointer": ""},
     )
 
@@ -283,6 +288,18 @@ def write_scipion_particles(path: Path, particles: Particles) -> None:
     particles
         With CTF, position and alignment where the table has them.
     """
+    items, properties = scipion_particles(particles)
+    write_scipion_set(path, set_class="SetOfParticles", items=items, properties=properties)
+
+
+def scipion_particles(particles: Particles) -> tuple[ScipionItems, dict[str, object]]:
+    """Put particles into Scipion's columns.
+
+    Returns
+    -------
+    tuple of ScipionItems and dict
+        The particles, and what is said of their set.
+    """
     rows = particles.rows.reset_index(drop=True)
     optics = particles.optics.set_index("optics_group").loc[rows["optics_group"]]
     pixels = optics["pixel_size"].to_numpy(np.float64)
@@ -320,15 +337,10 @@ def write_scipion_particles(path: Path, particles: Particles) -> None:
         for n, w in _ACQUISITION.items()
         if n in lens
     }
-    write_scipion_set(
-        path,
-        item_class="Particle",
-        set_class="SetOfParticles",
-        attributes=attributes,
-        values=values,
-        n_items=len(rows),
-        properties=properties,
+    items = ScipionItems(
+        item_class="Particle", attributes=attributes, values=values, count=len(rows)
     )
+    return items, properties
 
 
 def _nest(

@@ -1,0 +1,415 @@
+"""2D classification of particles that arrive while it runs.
+
+Rounds begin when the particles have grown enough (`StreamParameters.next_round`), and take the
+particles in the order in which they came: what a round works on does not depend on when it was
+looked for. Each is committed as a whole (`stream_rounds`); killed at any moment and started
+again, the stream goes on after the last one, and no particle is lost or counted twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cryopick.class2d.stream import StreamClassifier
+from cryopick.class2d.stream_parameters import StreamParameters
+from cryopick.class2d.stream_state import StreamState
+from cryopick.errors import DataError, ParameterError
+from cryopick.execution.local import require_devices
+from cryopick.execution.parameters import ComputeParameters
+from cryopick.io.atomic import write_json
+from cryopick.pipeline.class2d_averages import FinalAverages
+from cryopick.pipeline.class2d_references import UNSAID, kept_averages, read_averages
+from cryopick.pipeline.class2d_run import ClassificationProgress, Report, Tell
+from cryopick.pipeline.job import Job, identity_of
+from cryopick.pipeline.particle_images import ParticleImages
+from cryopick.pipeline.stream_feed import ARRIVALS, ParticleFeed
+from cryopick.pipeline.stream_output import (
+    STATE,
+    SUMS,
+    class_table,
+    read_state,
+    read_sums,
+    write_class_table,
+    write_state,
+    write_sums,
+    write_xmd_tables,
+)
+from cryopick.pipeline.stream_round import References, StreamRound
+from cryopick.pipeline.stream_rounds import CURRENT, Round, StreamRounds
+from cryopick.pipeline.stream_run_parameters import StreamRunParameters
+from cryopick.pipeline.stream_source import (
+    ImageScreen,
+    StreamSource,
+    StreamStandard,
+    shrunk_size,
+)
+from cryopick.tables.scipion_classes import write_scipion_classes
+
+__all__ = ["StreamResult", "classify_stream"]
+
+CLOSE, STATUS = "close", "stream.json"
+_PASSING = (STATE, SUMS, "_data.star", ".xmd", ".sqlite")  # of use in the last round only
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamResult:
+    """What a stream has found; `values` are ready for JSON."""
+
+    values: dict[str, Any]
+
+
+def _silent(_: object) -> None:
+    pass
+
+
+def classify_stream(
+    inputs: Sequence[str],
+    out: Path,
+    *,
+    parameters: StreamParameters,
+    compute: StreamRunParameters,
+    references: Path | None = None,
+    pixel_size: float | None = None,
+    overwrite: bool = False,
+    progress: Report = _silent,
+    tell: Tell = _silent,
+) -> StreamResult:
+    """Classify particles round by round, until the stream ends.
+
+    Parameters
+    ----------
+    inputs
+        STAR files of particles, which may grow or come later, and folders of them.
+    out
+        Folder of the stream. ``current`` in it is the last round, whole at any moment.
+    parameters, compute
+        What to do, and with how much of the machine; how the stream ends.
+    references
+        Averages that particles are assigned to; without them classes are made.
+    pixel_size
+        A/px of the particles, instead of what their tables say.
+    overwrite
+        Throw away what other parameters left in `out`.
+    progress, tell
+        Called with where a round is, and with sentences for the user.
+
+    Raises
+    ------
+    CryopickError
+        If the input is of no use, memory does not suffice, or `out` cannot be written or holds
+        something else. Tables that do not fit the first are refused one by one, in the result.
+    """
+    require_devices(ComputeParameters(device=compute.device))
+    given = None if references is None else _read_references(references)
+    if given is not None and parameters.classes not in (None, len(given.images)):
+        raise ParameterError(
+            "classes",
+            must=f"be the number of averages in --references, {len(given.images)}",
+            got=parameters.classes,
+            remedy="Leave it out",
+        )
+    if given is not None:
+        parameters = replace(parameters, classes=len(given.images))
+    identity = parameters.to_dict() | {"pixel_size": pixel_size}
+    if references is not None:
+        read = kept_averages(references) or references
+        identity["references"] = f"{references} ({identity_of(read)})"
+    job = Job(
+        out,
+        name="class2d stream",
+        parameters=identity,
+        inputs=inputs,
+        results=[STATUS, ARRIVALS],
+        overwrite=overwrite,
+    )
+    with job:
+        stream = _Stream(
+            inputs, job, parameters, compute, given, pixel_size, progress=progress, tell=tell
+        )
+        return StreamResult(values=stream.go())
+
+
+def _read_references(path: Path) -> References:
+    images, pixel_size = read_averages(path)
+    if pixel_size in UNSAID:
+        raise DataError(
+            f"--references {path}",
+            must="say their pixel size",
+            got=f"{pixel_size:g} A in the header",
+            remedy="Write it into the header, or give the table that lists them",
+        )
+    is_empty = ~np.asarray(images).any((1, 2))
+    if not np.isfinite(images).all() or is_empty.all():
+        raise DataError(
+            f"--references {path}",
+            must="hold densities",
+            got="0 everywhere" if is_empty.all() else "NaN or infinity",
+            remedy="Give other averages",
+        )
+    return References(torch.from_numpy(np.ascontiguousarray(images, np.float32)), pixel_size)
+
+
+class _Stream:
+    """A stream at work: what has come, what has been done, and the next round."""
+
+    def __init__(
+        self,
+        inputs: Sequence[str],
+        job: Job,
+        parameters: StreamParameters,
+        compute: StreamRunParameters,
+        references: References | None,
+        pixel_size: float | None,
+        *,
+        progress: Report,
+        tell: Tell,
+    ) -> None:
+        self._out, self._parameters, self._compute = job.folder, parameters, compute
+        self._references, self._progress, self._tell = references, progress, tell
+        self._rounds = StreamRounds(self._out, identity=job.parameters)
+        self._state: StreamState | None = None
+        self._screen = ImageScreen()
+        last = self._rounds.last
+        if last is not None:
+            self._state, self._screen = read_state(last.folder)
+        self._standard = StreamStandard(
+            needs_ctf=parameters.ctf != "none",
+            box_size=None if last is None else last.values["box_size"],
+            pixel_size=None if last is None else last.values["pixel_size"],
+        )
+        self._feed = ParticleFeed(
+            inputs, self._out, pixel_size=pixel_size, check=self._standard.check
+        )
+
+    @property
+    def _n_done(self) -> int:
+        last = self._rounds.last
+        return 0 if last is None else int(last.values["n_particles"])
+
+    def go(self) -> dict[str, Any]:
+        """Do rounds until the stream ends."""
+        latest = time.monotonic()
+        while True:
+            is_ending = self._is_ending(latest)
+            if self._feed.poll(is_last=is_ending):
+                latest = time.monotonic()
+            while (stop := self._next_stop()) <= len(self._feed):
+                self._do(stop)
+            if is_ending:
+                return self._end()
+            self._progress(
+                ClassificationProgress(
+                    step="Waiting for particles",
+                    done=len(self._feed) - self._n_done,
+                    total=stop - self._n_done,
+                )
+            )
+            time.sleep(self._compute.poll)
+
+    def _is_ending(self, latest: float) -> bool:
+        idle = self._compute.idle * 60
+        return (
+            self._compute.close
+            or (self._out / CLOSE).exists()
+            or (idle > 0 and time.monotonic() - latest > idle)
+        )
+
+    def _next_stop(self) -> int:
+        is_anchored = self._references is not None
+        stop = self._parameters.next_round(self._n_done, is_anchored=is_anchored)
+        if is_anchored and not self._n_done:
+            return max(stop, StreamClassifier.fewest_to_begin)
+        return stop
+
+    def _end(self) -> dict[str, Any]:
+        """Take what is left, and close the set."""
+        if len(self._feed) > self._n_done:
+            self._do(len(self._feed))
+        last = self._rounds.last
+        if last is None:
+            refused = next(iter(self._feed.refused.values()), "")
+            raise DataError(
+                "the stream",
+                must="bring particles before it ends",
+                got="none" + (f"; {refused}" if refused else ""),
+                remedy="Check the names of its tables",
+            )
+        if self._compute.full_pass and last.values["kind"] != "full pass":
+            last = self._do_full_pass(last)
+        return self._tell_status(last, is_closed=True)
+
+    def _do(self, stop: int) -> None:
+        """Work on the first `stop` particles."""
+        started = time.monotonic()
+        source = self._open(stop)
+        work = self._round(source)
+        try:
+            before = self._state
+            first, sums = 0, None
+            if before is None:
+                state = work.create() if self._references is None else work.begin(self._references)
+            else:
+                state = work.extend(before)
+                last = self._rounds.last
+                if state.is_anchored and last is not None:
+                    first = before.n_seen
+                    sums = read_sums(last.folder, forgetting=self._parameters.forgetting)
+            final = work.average(state, before=sums, first=first)
+            kind = "assigned" if state.is_anchored else "classes made"
+            self._commit(work, state, final, before, stop, kind=kind, started=started)
+        finally:
+            work.close()
+            source.images.close()
+
+    def _do_full_pass(self, last: Round) -> Round:
+        """Classify all particles by EM from the classes there are, and tell the difference."""
+        assert self._state is not None
+        started, before = time.monotonic(), self._state
+        source = self._open(self._n_done)
+        work = self._round(source)
+        try:
+            averages = work.average(before).averages.unmasked.cpu()
+            state = work.full_pass(before, averages)
+            final = work.average(state)
+            return self._commit(
+                work, state, final, before, self._n_done, kind="full pass", started=started
+            )
+        finally:
+            work.close()
+            source.images.close()
+
+    def _open(self, stop: int) -> StreamSource:
+        table = self._feed.take(0, stop, target=self._out / "particles.star")
+        images = ParticleImages.open(table)
+        known = len(self._screen.is_useful)
+        self._screen.look(images, enough=self._parameters.first_batch)
+        n_bad = int((~self._screen.is_useful[known:]).sum())
+        if n_bad:
+            self._tell(f"Warning: {n_bad} images are of no use; they are left out, with class 0.")
+        box, pixel = images.box_size, images.pixel_size
+        size = shrunk_size(box_size=box, pixel_size=pixel, resolution=self._parameters.limit(pixel))
+        if not known:
+            sentences = [self._parameters.limit_sentence(pixel)]
+            if size < box:
+                sentences.append(
+                    f"Boxes of {box} px are shrunk to {size} px of {pixel * box / size:.3g} A, "
+                    f"as {self._parameters.limit(pixel):g} A is the finest detail used."
+                )
+            for sentence in filter(None, sentences):
+                self._tell(sentence)
+        return StreamSource(
+            images, self._screen, corrects_ctf=self._parameters.ctf != "none", size=size
+        )
+
+    def _round(self, source: StreamSource) -> StreamRound:
+        k = self._parameters.n_classes
+        if self._state is not None:
+            k = max(k, len(self._state.em.shares))
+        return StreamRound(
+            source,
+            self._parameters,
+            self._compute,
+            n_classes=k,
+            progress=self._progress,
+            tell=_silent,
+        )
+
+    def _commit(
+        self,
+        work: StreamRound,
+        state: StreamState,
+        final: FinalAverages,
+        before: StreamState | None,
+        stop: int,
+        *,
+        kind: str,
+        started: float,
+    ) -> Round:
+        folder = self._rounds.begin()
+        tables = work.write(folder, state, final)
+        classes = class_table(state, tables, before=before)
+        write_class_table(folder, classes)
+        if self._compute.xmd:
+            write_xmd_tables(folder, tables)
+        if self._compute.scipion:
+            write_scipion_classes(folder / "classes.sqlite", tables)
+        write_state(folder, state, self._screen)
+        write_sums(folder, final.sums)
+        images = work.source.images
+        values = {
+            "kind": kind,
+            "n_particles": stop,
+            "n_new": stop - self._n_done,
+            "n_useful": len(work.source),
+            "n_junk": int((state.em.poses.junk_probability > 0.5).sum()),
+            "box_size": images.box_size,
+            "pixel_size": images.pixel_size,
+            "version": state.version,
+            "resolution": round(float(state.em.resolution), 3),
+            "n_classes": len(classes),
+            "n_occupied": int((classes["particle_count"] > 0).sum()),
+            "drift": _mean_of_known(classes["drift"].to_numpy()),
+            "changed": _changes(before, state),
+            "merged": int((classes["merged_into"] > 0).sum()),
+            "split": int((classes["split_from"] > 0).sum()),
+            "seconds": round(time.monotonic() - started, 2),
+        }
+        made = self._rounds.commit(folder, values, passing=_PASSING)
+        self._state = state
+        self._tell_status(made, is_closed=False)
+        self._tell(_sentence(made))
+        return made
+
+    def _tell_status(self, last: Round, *, is_closed: bool) -> dict[str, Any]:
+        """Write where the stream stands, for whoever watches it."""
+        values = {
+            "state": "closed" if is_closed else "provisional",
+            "round": last.number,
+            **last.values,
+            "n_arrived": len(self._feed),
+            "n_twice": self._feed.n_twice,
+            "refused": self._feed.refused,
+            "folder": str(self._out / CURRENT),
+            "rounds": [{"round": r.number, **r.values} for r in self._rounds.rounds],
+        }
+        write_json(self._out / STATUS, values)
+        return values
+
+
+def _mean_of_known(values: np.ndarray) -> float | None:
+    known = values[np.isfinite(values)]
+    return round(float(known.mean()), 4) if len(known) else None
+
+
+def _changes(before: StreamState | None, after: StreamState) -> dict[str, float] | None:
+    """Compare the particles that both know: share with another class, rotation of the others."""
+    if before is None:
+        return None
+    old, new = before.em.poses, after.em.poses
+    n = len(old)
+    both = old.is_member & new.is_member[:n]
+    if not both.any():
+        return None
+    is_same = both & (old.class_index == new.class_index[:n])
+    turn = (new.psi[:n] - old.psi + 180) % 360 - 180
+    return {
+        "class": round(float(1 - is_same.sum() / both.sum()), 4),
+        "psi": round(float(np.abs(turn[is_same]).mean()), 3) if is_same.any() else 0.0,
+    }
+
+
+def _sentence(made: Round) -> str:
+    v = made.values
+    changed = v["changed"]
+    moved = "" if changed is None else f", {changed['class']:.0%} of the others changed class"
+    return (
+        f"Round {made.number}: {v['n_particles']:,} particles, {v['n_new']:,} of them new{moved}; "
+        f"{v['n_occupied']} classes, {v['resolution']:.1f} A."
+    )

@@ -1,0 +1,161 @@
+"""What a round of a stream leaves beside RELION's files: its state, its classes, exports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cryopick.class2d.average_sums import AverageSums
+from cryopick.class2d.stream_state import StreamState
+from cryopick.io.atomic import writing
+from cryopick.io.star import write_star
+from cryopick.io.xmd import write_xmd
+from cryopick.pipeline.stream_source import ImageScreen
+from cryopick.tables.classification import Classification
+from cryopick.tables.model import Particles
+from cryopick.tables.xmipp import write_xmd_particles
+
+__all__ = [
+    "CLASSES",
+    "STATE",
+    "SUMS",
+    "class_table",
+    "read_state",
+    "read_sums",
+    "write_class_table",
+    "write_state",
+    "write_xmd_tables",
+]
+
+STATE, SUMS, CLASSES = "state.npz", "sums.npz", "stream_classes.star"
+_SUMS = ("images", "ctf_power", "soft_counts", "hard_counts")
+
+
+def write_state(folder: Path, state: StreamState, screen: ImageScreen) -> None:
+    """Write what the next round begins from.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    arrays: dict[str, NDArray[Any]] = {f"stream.{n}": a for n, a in state.to_arrays().items()}
+    arrays |= {"is_useful": screen.is_useful, "typical": np.asarray(screen.typical)}
+    with writing(folder / STATE) as handle:
+        np.savez(handle, **arrays)  # type: ignore[arg-type]
+
+
+def read_state(folder: Path) -> tuple[StreamState, ImageScreen]:
+    """Read what `write_state` wrote."""
+    with (folder / STATE).open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
+        parts = {
+            n.removeprefix("stream."): np.array(arrays[n])
+            for n in arrays.files
+            if n.startswith("stream.")
+        }
+        screen = ImageScreen(np.array(arrays["is_useful"]), float(arrays["typical"]))
+    return StreamState.from_arrays(parts), screen
+
+
+def write_sums(folder: Path, sums: AverageSums) -> None:
+    """Write the running sums of the averages.
+
+    Raises
+    ------
+    OutputError
+        If they cannot be written.
+    """
+    with writing(folder / SUMS) as handle:
+        np.savez(handle, **{n: getattr(sums, n).cpu().numpy() for n in _SUMS})
+
+
+def read_sums(folder: Path, *, forgetting: float) -> AverageSums:
+    """Read running sums, less what they forget in a round."""
+    import torch
+
+    with (folder / SUMS).open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
+        tensors = {n: torch.from_numpy(np.array(arrays[n])) for n in _SUMS}
+    for name in _SUMS[:3]:
+        tensors[name] *= 1 - forgetting
+    return AverageSums(**tensors)
+
+
+def class_table(
+    state: StreamState, classification: Classification, *, before: StreamState | None
+) -> pd.DataFrame:
+    """Say of each class how large and how sharp it is, and what has become of it in this round.
+
+    Parameters
+    ----------
+    state, before
+        After this round and the one before it.
+    classification
+        Tables of this round.
+    """
+    classes = classification.classes
+    k = len(classes)
+    members = state.em.poses.class_index[state.em.poses.is_member]
+    is_new = (state.arrived == state.round)[state.em.poses.is_member]
+    drift = np.full(k, np.nan)
+    drift[: len(state.drift)] = state.drift
+    merged, split = np.zeros(k, np.int64), np.zeros(k, np.int64)
+    for change in state.changes:
+        (merged if change.kind == "merge" else split)[change.class_index] = change.other + 1
+    earlier = np.zeros(k, np.int64)
+    if before is not None:
+        poses = before.em.poses
+        earlier = np.bincount(poses.class_index[poses.is_member], minlength=k)
+    return pd.DataFrame(
+        {
+            "class_number": classes["class_number"].to_numpy(np.int64),
+            "particle_count": classes["particle_count"].to_numpy(np.int64),
+            "new_particles": np.bincount(members[is_new], minlength=k),
+            "count_before": earlier,
+            "resolution": classes["estimated_resolution"].to_numpy(np.float64),
+            "drift": drift,
+            "merged_into": merged,
+            "split_from": split,
+        }
+    )
+
+
+def write_class_table(folder: Path, table: pd.DataFrame) -> None:
+    """Write a table of classes as STAR.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    named = table.rename(columns=lambda c: "cryopick" + "".join(w.title() for w in c.split("_")))
+    named = named.rename(columns={"cryopickClassNumber": "rlnClassNumber"})
+    write_star(folder / CLASSES, {"stream_classes": named})
+
+
+def write_xmd_tables(folder: Path, classification: Classification) -> None:
+    """Write particles and classes as Xmipp names them.
+
+    Raises
+    ------
+    OutputError
+        If they cannot be written.
+    """
+    particles = classification.particles
+    rows = particles.rows.rename(columns={"log_likelihood": "logLikelihood", "margin": "weight"})
+    write_xmd_particles(
+        folder / "classes_images.xmd",
+        Particles(rows=rows, optics=particles.optics.reset_index(drop=True)),
+    )
+    classes = classification.classes
+    names = [
+        f"{number:06d}@{image}"
+        for number, image in zip(classes["class_number"], classes["image"], strict=True)
+    ]
+    table = pd.DataFrame(
+        {"ref": classes["class_number"], "image": names, "classCount": classes["particle_count"]}
+    )
+    write_xmd(folder / "classes_classes.xmd", {"particles": table})

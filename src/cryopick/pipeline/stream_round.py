@@ -1,0 +1,193 @@
+"""One round of a stream: align what has come, average, and write a set that is whole."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from cryopick.class2d.average_sums import AverageSums
+from cryopick.class2d.em import EmClassifier
+from cryopick.class2d.stream import StreamClassifier
+from cryopick.class2d.stream_parameters import StreamParameters
+from cryopick.class2d.stream_state import StreamState
+from cryopick.pipeline.class2d_averages import (
+    FinalAverages,
+    average_bytes,
+    make_averages,
+    sums_bytes,
+)
+from cryopick.pipeline.class2d_output import iteration_prefix, write_iteration
+from cryopick.pipeline.class2d_parameters import MachineParameters
+from cryopick.pipeline.class2d_run import ClassificationProgress, Report, Tell
+from cryopick.pipeline.class2d_tables import to_classification
+from cryopick.pipeline.memory_plan import memory_limit, plan_memory
+from cryopick.pipeline.stream_source import StreamSource
+from cryopick.tables.classification import Classification
+
+__all__ = ["References", "StreamRound"]
+
+_TABLE_BYTES = 2000  # of a row: columns in memory, twice
+_SUMS_SHARE, _SUMS_BESIDE = 0.25, 3  # of the memory; all sums and averages, in sizes of a sum
+_BATCH_PIXELS = 1 << 19
+_KEPT_SHARE = 0.8  # of the memory that is left may go to images kept ready
+
+
+class References(NamedTuple):
+    """Averages that the user gave."""
+
+    images: Tensor  # (K, y, x)
+    pixel_size: float  # A/px
+
+
+class StreamRound:
+    """Works on all particles that have come so far.
+
+    Parameters
+    ----------
+    source
+        Their images.
+    parameters, compute
+        What to do, and with how much of the machine.
+    n_classes
+        Of the stream.
+    progress, tell
+        Called with where the round is, and with sentences for the user.
+
+    Raises
+    ------
+    ParameterError
+        If images and classes do not fit in memory, or do not go with the parameters.
+    """
+
+    def __init__(
+        self,
+        source: StreamSource,
+        parameters: StreamParameters,
+        compute: MachineParameters,
+        *,
+        n_classes: int,
+        progress: Report,
+        tell: Tell,
+    ) -> None:
+        self.source, self._parameters, self._compute = source, parameters, compute
+        self._progress = progress
+        self.n_classes = n_classes
+        self._engine = parameters.of_engine(
+            n_classes=n_classes, box_size=source.box_size, pixel_size=source.pixel_size
+        )
+        self._classifier = self._make_classifier(0)
+        limit = memory_limit(compute.memory)
+        sums = sums_bytes(source.box_size, n_classes)
+        self._threads = max(1, min(compute.n_threads, int(_SUMS_SHARE * limit / sums)))
+        plan = plan_memory(
+            bytes_per_image=self._threads * average_bytes(source.box_size),
+            fixed={
+                "tables": float(_TABLE_BYTES * len(source.images)),
+                "alignment": float(self._classifier.fixed_bytes),
+                "averages": float(sums * (self._threads + _SUMS_BESIDE)),
+            },
+            limit=limit,
+            minimum=1,
+            maximum=min(max(_BATCH_PIXELS // source.box_size**2, 16), 128),
+        )
+        wanted = len(source) * self._classifier.bytes_per_image
+        if wanted <= _KEPT_SHARE * (limit - plan.total):
+            self._classifier.close()
+            self._classifier = self._make_classifier(wanted)
+            plan = replace(plan, parts={**plan.parts, "images kept ready": float(wanted)})
+        self._batch_size = plan.batch_size
+        tell(str(plan))
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._classifier.close()
+
+    def create(self) -> StreamState:
+        """Make classes of the first particles."""
+        return self._classifier.create(self._reporter("Making classes"))
+
+    def begin(self, references: References) -> StreamState:
+        """Assign the first particles to averages that are given."""
+        state = self._classifier.begin(references.images, references.pixel_size)
+        return self._classifier.extend(state, self._reporter("Assigning"))
+
+    def extend(self, state: StreamState) -> StreamState:
+        """Take in the particles that are new since a state."""
+        return self._classifier.extend(state, self._reporter("Classifying"))
+
+    def full_pass(self, state: StreamState, averages: Tensor) -> StreamState:
+        """Classify all particles by EM, begun from the averages of the stream."""
+        classifier = EmClassifier(
+            self.source,
+            self._engine,
+            devices=self._compute.devices,
+            threads=self._compute.n_threads,
+            poses=state.em.poses,
+        )
+        report = self._reporter("Classifying all once more")
+        try:
+            em = classifier.start(averages, reference_pixel_size=self.source.pixel_size)
+            while not em.is_finished:
+                em = classifier.advance(em, report)
+        finally:
+            classifier.close()
+        return replace(state, em=em, round=state.round + 1, version=state.version + 1)
+
+    def average(
+        self, state: StreamState, *, before: AverageSums | None = None, first: int = 0
+    ) -> FinalAverages:
+        """Average all particles; or those from `first` on, added to the sums of the others."""
+        return make_averages(
+            self.source,
+            state.em,
+            parameters=self._engine,
+            mask_diameter=self._classifier.mask_diameter,
+            n_classes=self.n_classes,
+            devices=self._compute.devices,
+            threads=self._threads,
+            batch_size=self._batch_size,
+            progress=self._reporter("Averaging"),
+            first=first,
+            before=before,
+            weights=state.weights(self._parameters.forgetting),
+        )
+
+    def write(self, folder: Path, state: StreamState, final: FinalAverages) -> Classification:
+        """Write RELION's files and the picture of a round.
+
+        Raises
+        ------
+        OutputError
+            If a file cannot be written.
+        """
+        em = replace(state.em, iteration=state.round)
+        tables = to_classification(
+            self.source,
+            em,
+            final,
+            self._engine,
+            mask_diameter=self._classifier.mask_diameter,
+            noise_unit=self._classifier.noise_unit,
+            prefix=iteration_prefix(folder, state.round),
+        )
+        write_iteration(folder, tables, final, command=" ".join(sys.argv))
+        return tables
+
+    def _make_classifier(self, keep_bytes: int) -> StreamClassifier:
+        return StreamClassifier(
+            self.source,
+            self._parameters,
+            devices=self._compute.devices,
+            threads=self._compute.n_threads,
+            keep_bytes=keep_bytes,
+        )
+
+    def _reporter(self, step: str) -> Any:
+        def report(done: int, total: int) -> None:
+            self._progress(ClassificationProgress(step=step, done=done, total=total))
+
+        return report

@@ -1,0 +1,245 @@
+"""Particles are classified round by round, and each is counted once."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from classification_world import PIXEL, purity, shapes
+from stream_world import (
+    averages_in,
+    cut,
+    members,
+    particles_in,
+    stream,
+    whole,
+)
+
+from cryopick.errors import DataError, ParameterError, ProjectError
+from cryopick.io.mrc import write_mrc
+from cryopick.io.star import read_star
+from cryopick.pipeline.class2d_references import read_averages
+from cryopick.tables.model import Particles
+from cryopick.tables.relion import write_particles
+from cryopick.tables.xmipp import read_xmd_particles
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def settle(path):
+    then = time.time() - 10
+    os.utime(path, (then, then))
+
+
+def given_references():
+    write_mrc(Path("given.mrcs"), shapes().numpy(), pixel_size=PIXEL)
+    return Path("given.mrcs")
+
+
+def test_classes_are_made_and_updated_round_by_round():
+    whole()
+
+    values = stream().values
+
+    assert values["state"] == "closed"
+    assert [r["n_particles"] for r in values["rounds"]] == [120, 180, 200]
+    assert [r["n_new"] for r in values["rounds"]] == [120, 60, 20]
+    rows = particles_in()
+    assert len(rows) == 200
+    assert (rows["class_number"] > 0).all()
+    assert purity(rows) > 0.9
+    assert Path("out/current").resolve() == Path("out/rounds/0003").resolve()
+    classes = read_star(Path("out/current/stream_classes.star"))["stream_classes"]
+    assert classes["cryopickParticleCount"].sum() == 200
+    assert classes["cryopickNewParticles"].sum() == 20
+    averages, pixel_size = read_averages(Path("out/current"))
+    assert averages.shape == (4, 32, 32)
+    assert pixel_size == pytest.approx(PIXEL)
+    assert {p.name for p in Path("out/rounds/0001").iterdir()} >= {"classes.png", "round.json"}
+    assert not list(Path("out/rounds/0001").glob("*_data.star"))
+
+
+def test_a_table_that_grows_is_taken_on_where_it_stood():
+    particles = whole()
+    cut(particles, 0, 130, "grown.star")
+    first = stream("grown.star").values
+    assert first["n_particles"] == 130
+    time.sleep(0.01)
+    cut(particles, 0, 200, "grown.star")
+
+    values = stream("grown.star").values
+
+    assert values["n_particles"] == 200
+    assert values["n_arrived"] == 200
+    assert len(members()) == 200
+    assert [r["n_particles"] for r in values["rounds"]] == [120, 130, 190, 200]
+
+
+def test_while_it_waits_new_particles_are_taken_until_it_is_told_to_close():
+    particles = whole()
+    cut(particles, 0, 120, "in/a.star")
+    settle("in/a.star")
+
+    def feed():
+        while not Path("out/rounds/0001/round.json").exists():
+            time.sleep(0.05)
+        assert json.loads(Path("out/stream.json").read_text())["state"] == "provisional"
+        cut(particles, 120, 180, "in/b.star")
+        settle("in/b.star")
+        while not Path("out/rounds/0002/round.json").exists():
+            time.sleep(0.05)
+        cut(particles, 180, 200, "in/c.star")
+        Path("out/close").touch()
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    values = stream("in", close=False, poll=0.1).values
+    feeder.join()
+
+    assert [r["n_particles"] for r in values["rounds"]] == [120, 180, 200]
+    assert values["state"] == "closed"
+
+
+def test_it_ends_when_nothing_has_come_for_a_while():
+    particles = whole()
+    cut(particles, 0, 130, "a.star")
+    settle("a.star")
+
+    values = stream("a.star", close=False, poll=0.1, idle=0.01).values
+
+    assert values["n_particles"] == 130
+
+
+def test_given_references_keep_their_numbers_and_their_members_are_right():
+    whole()
+
+    values = stream(references=given_references(), classes=None, batch=100).values
+
+    rows = particles_in()
+    right = rows["class_number"] == rows["rlnShape"] + 1
+    assert right.mean() > 0.95
+    assert {r["kind"] for r in values["rounds"]} == {"assigned"}
+    for average, shape in zip(averages_in(), shapes().numpy(), strict=True):
+        assert np.corrcoef(average.ravel(), shape.ravel())[0, 1] > 0.8
+
+
+def test_however_the_stream_is_cut_assignments_and_averages_are_the_same():
+    particles = whole(700)
+    reference = given_references()
+    found = []
+    for number, batches in enumerate((1, 3, 7)):
+        edges = np.linspace(0, 700, batches + 1).astype(int)
+        for k, (first, stop) in enumerate(pairwise(edges)):
+            cut(particles, first, stop, f"in{number}/{k:02d}.star")
+        stream(f"in{number}", out=f"out{number}", references=reference, batch=700 // batches)
+        found.append((members(f"out{number}"), averages_in(f"out{number}")))
+
+    (classes, averages), *others = found
+    for other_classes, other_averages in others:
+        assert other_classes == classes
+        scale = np.abs(averages).max()
+        np.testing.assert_allclose(other_averages, averages, atol=1e-5 * scale)
+
+
+def test_the_order_within_a_batch_does_not_matter():
+    particles = whole(700)
+    reference = given_references()
+    order = np.concatenate([np.arange(500), 500 + np.random.default_rng(0).permutation(200)])
+    turned = Particles(
+        rows=particles.rows.iloc[order], optics=particles.optics, source=particles.source
+    )
+    write_particles(Path("turned.star"), turned)
+
+    stream(out="a", references=reference, batch=700)
+    stream("turned.star", out="b", references=reference, batch=700)
+
+    assert members("a") == members("b")
+    scale = np.abs(averages_in("a")).max()
+    np.testing.assert_allclose(averages_in("a"), averages_in("b"), atol=1e-5 * scale)
+
+
+def test_the_full_pass_at_the_end_tells_the_difference():
+    whole()
+
+    values = stream(full_pass=True).values
+
+    assert values["kind"] == "full pass"
+    assert values["n_new"] == 0
+    assert 0 <= values["changed"]["class"] < 0.3
+    assert purity(particles_in()) > 0.9
+
+
+def test_tables_for_xmipp_and_scipion_tell_the_same():
+    whole()
+    stream(xmd=True, scipion=True, references=given_references())
+
+    rows = particles_in()
+    found = read_xmd_particles(Path("out/current/classes_images.xmd"), pixel_size=PIXEL).rows
+    assert found["class_number"].tolist() == rows["class_number"].tolist()
+    turn = (found["psi"] - rows["psi"] + 180) % 360 - 180
+    np.testing.assert_allclose(turn, 0, atol=1e-4)
+    assert Path("out/current/classes.sqlite").stat().st_size > 0
+
+
+def test_tables_that_do_not_fit_are_refused_and_the_rest_is_classified():
+    particles = whole()
+    cut(particles, 0, 120, "in/a.star")
+    without = particles.rows.drop(columns=["defocus_u", "defocus_v", "defocus_angle"])
+    lost = Particles(rows=without.iloc[:5], optics=particles.optics, source=particles.source)
+    write_particles(Path("in/b.star"), lost)
+    other = pd.DataFrame(particles.optics.assign(pixel_size=5.0))
+    wide = Particles(rows=particles.rows.iloc[120:], optics=other, source=particles.source)
+    write_particles(Path("in/c.star"), wide)
+
+    values = stream("in").values
+
+    assert values["n_particles"] == 120
+    assert set(values["refused"]) == {"in/b.star", "in/c.star"}
+    assert "begin with --ctf none" in values["refused"]["in/b.star"]
+    assert "must have the pixel size" in values["refused"]["in/c.star"]
+
+
+def test_other_parameters_need_another_folder_or_overwrite():
+    whole(140)
+    stream()
+    with pytest.raises(ProjectError, match="classes 4 instead of 3"):
+        stream(classes=3)
+
+    values = stream(classes=3, overwrite=True).values
+
+    assert values["n_classes"] == 3
+    assert [r["round"] for r in values["rounds"]] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "sentence"),
+    [
+        ({"classes": 3}, ParameterError, "must be the number of averages in --references, 4"),
+        ({"inputs": "none.star"}, DataError, "must bring particles before it ends"),
+    ],
+)
+def test_what_cannot_be_done_is_said(given, error, sentence):
+    whole(60)
+    if "classes" in given:
+        given = given | {"references": given_references()}
+    inputs = [given.pop("inputs")] if "inputs" in given else []
+    with pytest.raises(error, match=sentence):
+        stream(*inputs, **given)
+
+
+def test_references_without_a_pixel_size_are_refused():
+    whole(60)
+    write_mrc(Path("given.mrcs"), shapes().numpy(), pixel_size=1.0)
+
+    with pytest.raises(DataError, match="must say their pixel size"):
+        stream(references=Path("given.mrcs"))
