@@ -86,7 +86,7 @@ def results_of(out: str = "out") -> dict[str, bytes]:
     found = {}
     for path in sorted(Path(out).rglob("*")):
         name = path.relative_to(out).as_posix()
-        if path.is_symlink() or not path.is_file() or name in (".lock", "job.json"):
+        if path.is_symlink() or not path.is_file() or name in (".lock", "job.json", "report.html"):
             continue
         if name.startswith("current/"):
             continue

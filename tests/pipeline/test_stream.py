@@ -65,6 +65,9 @@ def test_classes_are_made_and_updated_round_by_round():
     averages, pixel_size = read_averages(Path("out/current"))
     assert averages.shape == (4, 32, 32)
     assert pixel_size == pytest.approx(PIXEL)
+    report = Path("out/report.html").read_text()
+    assert "Round 3, 200 particles." in report
+    assert "<td>classes made</td>" in report
     assert {p.name for p in Path("out/rounds/0001").iterdir()} >= {"classes.png", "round.json"}
     assert not list(Path("out/rounds/0001").glob("*_data.star"))
 

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from cryopick.class2d.stream import StreamClassifier
 from cryopick.class2d.stream_parameters import StreamParameters
 from cryopick.class2d.stream_state import StreamState
-from cryopick.errors import DataError, ParameterError
+from cryopick.errors import DataError, OutputError, ParameterError
 from cryopick.execution.local import require_devices
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.io.atomic import write_json
@@ -34,6 +35,7 @@ from cryopick.pipeline.stream_output import (
     STATE,
     SUMS,
     class_table,
+    read_class_table,
     read_state,
     read_sums,
     write_class_table,
@@ -41,6 +43,7 @@ from cryopick.pipeline.stream_output import (
     write_sums,
     write_xmd_tables,
 )
+from cryopick.pipeline.stream_report import write_stream_report
 from cryopick.pipeline.stream_round import References, StreamRound
 from cryopick.pipeline.stream_rounds import CURRENT, Round, StreamRounds
 from cryopick.pipeline.stream_run_parameters import StreamRunParameters
@@ -54,7 +57,7 @@ from cryopick.tables.scipion_classes import write_scipion_classes
 
 __all__ = ["StreamResult", "classify_stream"]
 
-CLOSE, STATUS = "close", "stream.json"
+CLOSE, STATUS, REPORT = "close", "stream.json", "report.html"
 _PASSING = (STATE, SUMS, "_data.star", ".xmd", ".sqlite")  # of use in the last round only
 
 
@@ -126,7 +129,7 @@ def classify_stream(
         name="class2d stream",
         parameters=identity,
         inputs=inputs,
-        results=[STATUS, ARRIVALS],
+        results=[STATUS, ARRIVALS, REPORT],
         overwrite=overwrite,
     )
     with job:
@@ -175,10 +178,12 @@ class _Stream:
         self._references, self._progress, self._tell = references, progress, tell
         self._rounds = StreamRounds(self._out, identity=job.parameters)
         self._state: StreamState | None = None
+        self._classes: pd.DataFrame | None = None  # of the last round
         self._screen = ImageScreen()
         last = self._rounds.last
         if last is not None:
             self._state, self._screen = read_state(last.folder)
+            self._classes = read_class_table(last.folder)
         self._standard = StreamStandard(
             needs_ctf=parameters.ctf != "none",
             box_size=None if last is None else last.values["box_size"],
@@ -362,7 +367,7 @@ class _Stream:
             "seconds": round(time.monotonic() - started, 2),
         }
         made = self._rounds.commit(folder, values, passing=_PASSING)
-        self._state = state
+        self._state, self._classes = state, classes
         self._tell_status(made, is_closed=False)
         self._tell(_sentence(made))
         return made
@@ -380,7 +385,21 @@ class _Stream:
             "rounds": [{"round": r.number, **r.values} for r in self._rounds.rounds],
         }
         write_json(self._out / STATUS, values)
+        self._report(values)
         return values
+
+    def _report(self, status: dict[str, Any]) -> None:
+        """Draw the report; no fault of drawing may cost a round, or keep the stream from it."""
+        if self._classes is None:
+            return
+        try:
+            write_stream_report(
+                self._out / REPORT, self._rounds.rounds, status=status, classes=self._classes
+            )
+        except OutputError:
+            raise
+        except Exception as error:
+            self._tell(f"Warning: the report could not be drawn: {error}")
 
 
 def _mean_of_known(values: np.ndarray) -> float | None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cryopick.class2d.average_sums import AverageSums
 from cryopick.class2d.stream_state import StreamState
 from cryopick.io.atomic import writing
-from cryopick.io.star import write_star
+from cryopick.io.star import read_star, write_star
 from cryopick.io.xmd import write_xmd
 from cryopick.pipeline.stream_source import ImageScreen
 from cryopick.tables.classification import Classification
@@ -24,6 +24,7 @@ __all__ = [
     "STATE",
     "SUMS",
     "class_table",
+    "read_class_table",
     "read_state",
     "read_sums",
     "write_class_table",
@@ -32,6 +33,17 @@ __all__ = [
 ]
 
 STATE, SUMS, CLASSES = "state.npz", "sums.npz", "stream_classes.star"
+_BLOCK = "stream_classes"
+_LABELS = {
+    "class_number": "rlnClassNumber",
+    "particle_count": "cryopickParticleCount",
+    "new_particles": "cryopickNewParticles",
+    "count_before": "cryopickCountBefore",
+    "resolution": "rlnEstimatedResolution",
+    "drift": "cryopickDrift",
+    "merged_into": "cryopickMergedInto",
+    "split_from": "cryopickSplitFrom",
+}
 _SUMS = ("images", "ctf_power", "soft_counts", "hard_counts")
 
 
@@ -131,9 +143,19 @@ def write_class_table(folder: Path, table: pd.DataFrame) -> None:
     OutputError
         If it cannot be written.
     """
-    named = table.rename(columns=lambda c: "cryopick" + "".join(w.title() for w in c.split("_")))
-    named = named.rename(columns={"cryopickClassNumber": "rlnClassNumber"})
-    write_star(folder / CLASSES, {"stream_classes": named})
+    write_star(folder / CLASSES, {_BLOCK: table.rename(columns=_LABELS)})
+
+
+def read_class_table(folder: Path) -> pd.DataFrame:
+    """Read what `write_class_table` wrote.
+
+    Raises
+    ------
+    FormatError
+        If the file is missing or broken.
+    """
+    words = {label: name for name, label in _LABELS.items()}
+    return read_star(folder / CLASSES)[_BLOCK].rename(columns=words)
 
 
 def write_xmd_tables(folder: Path, classification: Classification) -> None:
