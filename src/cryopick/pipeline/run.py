@@ -251,5 +251,16 @@ def _write_table(path: Path, given: Micrographs) -> Path:
     order = sorted(range(len(places)), key=lambda k: known.get(places[k], (first + k, ""))[0])
     renamed = [known.get(places[k], (0, names[k]))[1] for k in order]
     rows = given.rows.iloc[order].reset_index(drop=True).assign(micrograph=renamed)
-    write_micrographs(path, replace(given, rows=rows))
+    table = replace(given, rows=rows)
+    write_micrographs(path, table if given.source is not None else _renumbered(table))
     return path
+
+
+def _renumbered(table: Micrographs) -> Micrographs:
+    """Give optics groups the order of their first rows, so that later images change no number."""
+    numbers = {old: k + 1 for k, old in enumerate(dict.fromkeys(table.rows["optics_group"]))}
+    optics = table.optics.assign(optics_group=table.optics["optics_group"].map(numbers))
+    optics = optics.sort_values("optics_group").reset_index(drop=True)
+    names = [f"opticsGroup{n}" for n in optics["optics_group"]]
+    rows = table.rows.assign(optics_group=table.rows["optics_group"].map(numbers))
+    return replace(table, rows=rows, optics=optics.assign(optics_group_name=names))

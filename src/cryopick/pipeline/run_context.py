@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from cryopick.errors import CryopickError
 from cryopick.execution.parameters import ComputeParameters
@@ -18,6 +19,7 @@ from cryopick.io.micrograph import read_micrograph
 from cryopick.picking.diameter import candidate_diameters
 from cryopick.pipeline.run_parameters import RunParameters, Sizes
 from cryopick.tables.micrographs import micrograph_path, pixel_sizes
+from cryopick.tables.model import Micrographs
 from cryopick.tables.paths import rename_for
 from cryopick.tables.relion import read_micrographs, write_micrographs
 
@@ -65,13 +67,16 @@ class RunContext:
         estimated = self.folders.get("ctf")
         return self.table if estimated is None else estimated / CTF_TABLE
 
-    @property
-    def uses_ctf(self) -> bool:
-        """Whether the CTF is known, and trusted for half of the micrographs or more."""
+    def uses_ctf(self, wanted: Collection[Path]) -> bool:
+        """Whether the CTF is known, and trusted for half of these micrographs or more.
+
+        Only those that a step works on are asked, so that others, which are added later, do not
+        change what it does.
+        """
         if self.parameters.ctf == "ignore":
             return False
-        rows = read_micrographs(self.micrographs()).rows
-        if "is_ctf_trusted" in rows:
+        rows = chosen_rows(read_micrographs(self.micrographs()), wanted)
+        if "is_ctf_trusted" in rows and len(rows):
             return float(np.mean(rows["is_ctf_trusted"].astype(float))) >= _TRUSTED
         return "defocus_u" in rows
 
@@ -98,6 +103,14 @@ def real_path(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def chosen_rows(table: Micrographs, wanted: Collection[Path]) -> pd.DataFrame:
+    """Take the rows of the micrographs that lie in these places."""
+    known = {real_path(path) for path in wanted}
+    names = [str(n) for n in table.rows["micrograph"]]
+    is_wanted = [real_path(micrograph_path(n, table.source)) in known for n in names]
+    return table.rows[is_wanted].reset_index(drop=True)
+
+
 def write_first(source: Path, target: Path, *, wanted: Sequence[Path]) -> Path:
     """Write a table of some micrographs of another table; for all of them, name that itself.
 
@@ -116,12 +129,9 @@ def write_first(source: Path, target: Path, *, wanted: Sequence[Path]) -> Path:
         If it cannot be written.
     """
     table = read_micrographs(source)
-    known = {real_path(path) for path in wanted}
-    names = [str(n) for n in table.rows["micrograph"]]
-    is_wanted = [real_path(micrograph_path(n, source)) in known for n in names]
-    if all(is_wanted):
+    rows = chosen_rows(table, wanted)
+    if len(rows) == len(table):
         return source
-    rows = table.rows[is_wanted].reset_index(drop=True)
     renamed = [rename_for(str(n), source=source, target=target) for n in rows["micrograph"]]
     write_micrographs(target, replace(table, rows=rows.assign(micrograph=renamed)))
     return target

@@ -41,7 +41,8 @@ from cryopick.pipeline.select_classes_output import GALLERY
 from cryopick.pipeline.topaz_pick import pick_with_topaz
 from cryopick.pipeline.topaz_train import train_topaz
 from cryopick.selection.select_classes_parameters import SelectClassesParameters
-from cryopick.tables.micrographs import open_micrographs, pixel_sizes
+from cryopick.tables.micrographs import micrograph_path, open_micrographs, pixel_sizes
+from cryopick.tables.model import Micrographs, Particles
 from cryopick.tables.relion import (
     read_micrographs,
     read_particles,
@@ -90,7 +91,7 @@ def _diameter(run: RunContext, folder: Path, wanted: Sequence[Path]) -> Outcome:
         [str(table)],
         folder,
         parameters=BlobParameters(white_particles=run.parameters.white_particles),
-        ctf=_picking_ctf(run),
+        ctf=_picking_ctf(run, table),
         compute=run.compute,
         progress=run.counted("Estimating the diameter"),
     )
@@ -148,7 +149,7 @@ def _pick(
         [str(table)],
         folder,
         picker=picker,
-        ctf=_picking_ctf(run) if uses_ctf else None,
+        ctf=_picking_ctf(run, table) if uses_ctf else None,
         compute=run.compute,
         progress=run.counted("Picking"),
     )
@@ -176,7 +177,8 @@ def _all_refused(errors: Sequence[str]) -> CryopickError:
 
 
 def _first_particles(run: RunContext, folder: Path, wanted: Sequence[Path]) -> Outcome:
-    finest = _finest_pixel(run)
+    table = write_first(run.micrographs(), folder / "subset.star", wanted=wanted)
+    finest = _finest_pixel(table)
     box = box_size_for(run.sizes.max_diameter, pixel_size=finest)
     coarse = run.parameters.coarse_pixel_size
     coarse = coarse or min(run.sizes.diameter / _PIXELS_PER_DIAMETER, _COARSEST)
@@ -187,13 +189,13 @@ def _first_particles(run: RunContext, folder: Path, wanted: Sequence[Path]) -> O
         invert_contrast=not run.parameters.white_particles,
         float16=run.parameters.float16,
     )
-    table = write_first(run.micrographs(), folder / "subset.star", wanted=wanted)
     return _extract(run, folder, table, run.folders["first_picks"], parameters)
 
 
 def _particles(run: RunContext, folder: Path, wanted: Sequence[Path]) -> Outcome:
     chosen = run.parameters
-    box = chosen.box_size or box_size_for(run.sizes.max_diameter, pixel_size=_finest_pixel(run))
+    table = write_first(run.micrographs(), folder / "subset.star", wanted=wanted)
+    box = chosen.box_size or box_size_for(run.sizes.max_diameter, pixel_size=_finest_pixel(table))
     parameters = ExtractionParameters(
         box_size=box,
         rescale=chosen.rescale,
@@ -201,7 +203,6 @@ def _particles(run: RunContext, folder: Path, wanted: Sequence[Path]) -> Outcome
         float16=chosen.float16,
         minimum_fom=chosen.threshold,
     )
-    table = write_first(run.micrographs(), folder / "subset.star", wanted=wanted)
     return _extract(run, folder, table, run.folders["picks"], parameters)
 
 
@@ -260,7 +261,7 @@ def _classify(
             classes=given or min(max(len(particles) // each, fewest), most),
             diameter=run.sizes.diameter,
             mask_diameter=_MASK_PER_LARGEST * run.sizes.max_diameter,
-            ctf="full" if run.uses_ctf else "none",
+            ctf="full" if run.uses_ctf(_places(particles)) else "none",
             seed=run.parameters.seed,
         ),
         compute=ClassificationRunParameters(
@@ -366,15 +367,20 @@ def _not_selected(run: RunContext, folder: Path) -> tuple[Path | None, Path | No
     return written[0], written[1]
 
 
-def _picking_ctf(run: RunContext) -> PickingCtfParameters:
-    if not run.uses_ctf:
-        return PickingCtfParameters(ctf="ignore")
-    return PickingCtfParameters(ctf="table")
+def _picking_ctf(run: RunContext, table: Path) -> PickingCtfParameters:
+    uses_ctf = run.uses_ctf(_places(read_micrographs(table)))
+    return PickingCtfParameters(ctf="table" if uses_ctf else "ignore")
 
 
-def _finest_pixel(run: RunContext) -> float:
+def _places(listed: Micrographs | Particles) -> set[Path]:
+    """Where the micrographs lie that a table names."""
+    names = listed.rows["micrograph"].unique()
+    return {micrograph_path(str(name), listed.source) for name in names}
+
+
+def _finest_pixel(table: Path) -> float:
     """Of several pixel sizes, A, the finest gives a box that is large enough for all."""
-    return float(pixel_sizes(open_micrographs([str(run.micrographs())])).min())
+    return float(pixel_sizes(open_micrographs([str(table)])).min())
 
 
 def _require_disk(folder: Path, failed: Mapping[str, str]) -> None:
