@@ -49,6 +49,22 @@ def test_a_micrograph_that_sorts_first_is_added_at_the_end(own: Path) -> None:
     assert names.index("sim_00003") < names.index("a_first")
 
 
+def test_two_names_of_one_micrograph_keep_their_results(own: Path) -> None:
+    (own / "same.mrc").symlink_to("sim_00001.mrc")
+    parameters = changed(GENERAL, until="picks", ctf="ignore")
+    for _ in range(2):
+        result = run(str(own), parameters=parameters)
+    assert new_steps(result) == []
+    assert Path("project/micrographs.star").read_text().count("own/same.mrc") == 1
+    shutil.copy("data/micrographs/sim_00004.mrc", own)
+
+    result = run(str(own), parameters=parameters)
+
+    assert result.halted is None
+    assert [step.number for step in result.steps] == [1]
+    assert result.steps[0].facts["n_micrographs"] == 5
+
+
 def test_a_field_that_was_refused_is_tried_again(own: Path) -> None:
     parameters = changed(GENERAL, until="picks", ctf="ignore")
     broken = own / "sim_00002.mrc"

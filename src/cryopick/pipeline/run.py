@@ -8,6 +8,7 @@ The same command again does what is new or changed, and nothing else.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -224,6 +225,16 @@ def _paths(micrographs: Micrographs) -> list[Path]:
     return [real_path(micrograph_path(name, micrographs.source)) for name in names]
 
 
+def _places(micrographs: Micrographs) -> list[tuple[Path, int]]:
+    """Tell where each micrograph lies, and how many names before had led there."""
+    seen: Counter[Path] = Counter()
+    places = []
+    for path in _paths(micrographs):
+        places.append((path, seen[path]))
+        seen[path] += 1
+    return places
+
+
 def _listed(micrographs: Micrographs) -> list[ListedMicrograph]:
     """Tell where each micrograph lies, and what the table says of it and of its optics."""
     optics = micrographs.optics.set_index("optics_group")
@@ -240,12 +251,12 @@ def _write_table(path: Path, given: Micrographs) -> Path:
     Those that the project knows keep their order and their names, whatever the order of the list
     and the working folder; new ones follow.
     """
-    places = _paths(given)
+    places = _places(given)
     names = [rename_for(str(n), source=given.source, target=path) for n in given.rows["micrograph"]]
-    known: dict[Path, tuple[int, str]] = {}
+    known: dict[tuple[Path, int], tuple[int, str]] = {}
     if path.exists():
         before = read_micrographs(path)
-        listed = zip(_paths(before), before.rows["micrograph"], strict=True)
+        listed = zip(_places(before), before.rows["micrograph"], strict=True)
         known = {place: (number, str(name)) for number, (place, name) in enumerate(listed)}
     first = len(known)
     order = sorted(range(len(places)), key=lambda k: known.get(places[k], (first + k, ""))[0])
