@@ -25,7 +25,9 @@ from stream_world import (
 from cryopick.errors import DataError, ParameterError, ProjectError
 from cryopick.io.mrc import write_mrc
 from cryopick.io.star import read_star
+from cryopick.pipeline.class2d_parameters import MachineParameters
 from cryopick.pipeline.class2d_references import read_averages
+from cryopick.pipeline.stream_subdivide import subdivide_class
 from cryopick.tables.model import Particles
 from cryopick.tables.relion import write_particles
 from cryopick.tables.xmipp import read_xmd_particles
@@ -246,3 +248,57 @@ def test_references_without_a_pixel_size_are_refused():
 
     with pytest.raises(DataError, match="must say their pixel size"):
         stream(references=Path("given.mrcs"))
+
+
+def test_references_of_opposite_contrast_are_refused():
+    whole(60)
+    write_mrc(Path("given.mrcs"), -shapes().numpy(), pixel_size=PIXEL)
+
+    with pytest.raises(DataError, match="must be white where the particles are white"):
+        stream(references=Path("given.mrcs"))
+
+
+def test_a_class_is_parted_on_request_and_the_stream_goes_on_with_the_parts():
+    particles = whole()
+    cut(particles, 0, 150, "grown.star")
+    stream("grown.star", classes=3)  # of four shapes
+    before = members()
+    sizes = np.bincount(list(before.values()), minlength=4)
+    table = pd.crosstab(particles_in()["class_number"], particles_in()["rlnShape"])
+    mixed = int(table.index[(table.max(axis=1) / table.sum(axis=1)).argmin()])
+
+    values = subdivide_class(
+        Path("out"),
+        mixed,
+        2,
+        compute=MachineParameters(threads=1),
+        progress=lambda _: None,
+        tell=lambda _: None,
+    ).values
+
+    assert values["n_classes"] == 4
+    assert values["kind"] == f"class {mixed} parted"
+    after = members()
+    assert {n: c for n, c in after.items() if c not in (mixed, 4)} == {
+        n: c for n, c in before.items() if c != mixed
+    }
+    counts = np.bincount(list(after.values()), minlength=5)
+    assert counts[mixed] + counts[4] == sizes[mixed]
+    assert counts[mixed] >= counts[4] > 0
+    assert purity(particles_in()) > 0.9
+    time.sleep(0.01)
+    cut(particles, 0, 200, "grown.star")
+    values = stream("grown.star", classes=3).values
+    assert (values["n_classes"], values["n_particles"]) == (4, 200)
+    assert purity(particles_in()) > 0.9
+
+
+def test_parting_needs_a_stream_and_a_class():
+    compute = MachineParameters(threads=1)
+    quiet = {"progress": lambda _: None, "tell": lambda _: None}
+    with pytest.raises(ProjectError, match="must hold a stream with a round"):
+        subdivide_class(Path("none"), 1, 2, compute=compute, **quiet)
+    whole(140)
+    stream()
+    with pytest.raises(ParameterError, match="class must be from 1 to 4; got 9"):
+        subdivide_class(Path("out"), 9, 2, compute=compute, **quiet)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,9 +12,13 @@ from cryopick.class2d.stream_parameters import StreamParameters
 from cryopick.cli.class2d import class2d_app
 from cryopick.cli.console import EXIT_SOME_FAILED, print_result, share_bar, warn
 from cryopick.cli.options import expand_parameters
+from cryopick.pipeline.class2d_parameters import MachineParameters
 from cryopick.pipeline.stream_run_parameters import StreamRunParameters
 
-__all__ = ["class2d_app", "class2d_stream_command"]
+if TYPE_CHECKING:
+    from cryopick.pipeline.class2d_run import ClassificationProgress
+
+__all__ = ["class2d_app", "class2d_stream_command", "class2d_subdivide_command"]
 
 
 @class2d_app.command("stream")
@@ -52,15 +57,9 @@ def class2d_stream_command(
     taken first. Killed and started again, it goes on after the last round. Exit code 3 says that
     tables were refused.
     """
-    from cryopick.pipeline.class2d_run import ClassificationProgress
     from cryopick.pipeline.stream import classify_stream
 
     with share_bar(is_json=is_json) as report:
-
-        def tell(now: ClassificationProgress) -> None:
-            note = f"{now.done:,} of {now.total:,}"
-            report(now.step, min(now.done / max(now.total, 1), 1.0), note)
-
         values = classify_stream(
             particles,
             out,
@@ -69,12 +68,53 @@ def class2d_stream_command(
             references=references,
             pixel_size=pixel_size,
             overwrite=overwrite,
-            progress=tell,
+            progress=_reporter(report),
             tell=_silent if is_json else warn,
         ).values
     print_result(values, _lines(values), is_json=is_json)
     if values["refused"]:
         raise typer.Exit(EXIT_SOME_FAILED)
+
+
+@class2d_app.command("subdivide")
+@expand_parameters
+def class2d_subdivide_command(
+    folder: Annotated[Path, typer.Argument(help="--out of a stream that is not at work.")],
+    *,
+    class_number: Annotated[int, typer.Option("--class", help="Number of the class.", min=1)],
+    parts: Annotated[int, typer.Option(help="How many to make of it.", min=2)] = 2,
+    compute: MachineParameters,
+    is_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+) -> None:
+    """Part a class of a stream into several, as a round of its own.
+
+    The largest part keeps the number, the others get new ones; all other classes stay as they
+    are. Started again, the stream goes on with the parts.
+    """
+    from cryopick.pipeline.stream_subdivide import subdivide_class
+
+    with share_bar(is_json=is_json) as report:
+        values = subdivide_class(
+            folder,
+            class_number,
+            parts,
+            compute=compute,
+            progress=_reporter(report),
+            tell=_silent if is_json else warn,
+        ).values
+    print_result(values, _lines(values), is_json=is_json)
+
+
+def _reporter(
+    report: Callable[[str, float, str], None],
+) -> Callable[[ClassificationProgress], None]:
+    """Turn what is known of a round into the step, share and note of a bar."""
+
+    def tell(now: ClassificationProgress) -> None:
+        note = f"{now.done:,} of {now.total:,}"
+        report(now.step, min(now.done / max(now.total, 1), 1.0), note)
+
+    return tell
 
 
 def _silent(_: str) -> None:

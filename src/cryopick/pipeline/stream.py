@@ -9,7 +9,7 @@ again, the stream goes on after the last one, and no particle is lost or counted
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from cryopick.pipeline.class2d_references import UNSAID, kept_averages, read_ave
 from cryopick.pipeline.class2d_run import ClassificationProgress, Report, Tell
 from cryopick.pipeline.job import Job, identity_of
 from cryopick.pipeline.particle_images import ParticleImages
+from cryopick.pipeline.stream_contrast import require_same_contrast
 from cryopick.pipeline.stream_feed import ARRIVALS, ParticleFeed
 from cryopick.pipeline.stream_output import (
     STATE,
@@ -55,8 +56,9 @@ from cryopick.pipeline.stream_source import (
 )
 from cryopick.tables.scipion_classes import write_scipion_classes
 
-__all__ = ["StreamResult", "classify_stream"]
+__all__ = ["NAME", "Stream", "StreamResult", "classify_stream", "stream_job"]
 
+NAME = "class2d stream"
 CLOSE, STATUS, REPORT = "close", "stream.json", "report.html"
 _PASSING = (STATE, SUMS, "_data.star", ".xmd", ".sqlite")  # of use in the last round only
 
@@ -124,19 +126,26 @@ def classify_stream(
     if references is not None:
         read = kept_averages(references) or references
         identity["references"] = f"{references} ({identity_of(read)})"
-    job = Job(
+    job = stream_job(out, identity, inputs=inputs, overwrite=overwrite)
+    with job:
+        stream = Stream(
+            inputs, job, parameters, compute, given, pixel_size, progress=progress, tell=tell
+        )
+        return StreamResult(values=stream.go())
+
+
+def stream_job(
+    out: Path, identity: Mapping[str, Any], *, inputs: Sequence[str], overwrite: bool
+) -> Job:
+    """Make the job of a stream, which is not open yet."""
+    return Job(
         out,
-        name="class2d stream",
+        name=NAME,
         parameters=identity,
         inputs=inputs,
         results=[STATUS, ARRIVALS, REPORT],
         overwrite=overwrite,
     )
-    with job:
-        stream = _Stream(
-            inputs, job, parameters, compute, given, pixel_size, progress=progress, tell=tell
-        )
-        return StreamResult(values=stream.go())
 
 
 def _read_references(path: Path) -> References:
@@ -159,7 +168,7 @@ def _read_references(path: Path) -> References:
     return References(torch.from_numpy(np.ascontiguousarray(images, np.float32)), pixel_size)
 
 
-class _Stream:
+class Stream:
     """A stream at work: what has come, what has been done, and the next round."""
 
     def __init__(
@@ -218,6 +227,30 @@ class _Stream:
             )
             time.sleep(self._compute.poll)
 
+    def subdivide(self, class_index: int, parts: int) -> dict[str, Any]:
+        """Part a class, as a round of its own."""
+        before, started = self._state, time.monotonic()
+        if before is None:
+            raise ParameterError(
+                "class",
+                must="be one that has been made",
+                got=class_index + 1,
+                remedy="Wait for the first round",
+            )
+        source = self._open(self._n_done)
+        work = self._round(source)
+        try:
+            state = work.subdivide(before, class_index, parts)
+            final = work.average(state)
+            kind = f"class {class_index + 1} parted"
+            made = self._commit(
+                work, state, final, before, self._n_done, kind=kind, started=started
+            )
+        finally:
+            work.close()
+            source.images.close()
+        return self._tell_status(made, is_closed=False)
+
     def _is_ending(self, latest: float) -> bool:
         idle = self._compute.idle * 60
         return (
@@ -258,8 +291,16 @@ class _Stream:
         try:
             before = self._state
             first, sums = 0, None
-            if before is None:
-                state = work.create() if self._references is None else work.begin(self._references)
+            if before is None and self._references is not None:
+                require_same_contrast(
+                    source,
+                    self._references.images,
+                    pixel_size=self._references.pixel_size,
+                    diameter=self._parameters.diameter,
+                )
+                state = work.begin(self._references)
+            elif before is None:
+                state = work.create()
             else:
                 state = work.extend(before)
                 last = self._rounds.last

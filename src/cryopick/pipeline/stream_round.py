@@ -119,6 +119,13 @@ class StreamRound:
         """Take in the particles that are new since a state."""
         return self._classifier.extend(state, self._reporter("Classifying"))
 
+    def subdivide(self, state: StreamState, class_index: int, parts: int) -> StreamState:
+        """Part a class, as a round of its own."""
+        self.n_classes = max(self.n_classes, len(state.em.shares) + parts - 1)
+        report = self._reporter("Parting the class")
+        parted = self._classifier.subdivide(state, class_index, parts, report)
+        return replace(parted, round=state.round + 1)
+
     def full_pass(self, state: StreamState, averages: Tensor) -> StreamState:
         """Classify all particles by EM, begun from the averages of the stream."""
         classifier = EmClassifier(
