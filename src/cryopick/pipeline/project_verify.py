@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from cryopick.pipeline.project_layout import (
     parse_job_folder,
 )
 from cryopick.pipeline.project_records import LedgerLine, StepRecord, read_ledger, read_step
+from cryopick.pipeline.project_stacks import find_absent_images
 
 __all__ = ["verify_project"]
 
@@ -32,7 +34,7 @@ def verify_project(project: Path) -> list[str]:
     """Look for what is missing, broken or left over in a project; nothing is changed.
 
     Every file that a ledger or a finished job promises must be there, with the size that was
-    recorded or that its own header says.
+    recorded or that its own header says; and every image that its tables name.
 
     Parameters
     ----------
@@ -48,6 +50,7 @@ def verify_project(project: Path) -> list[str]:
     return [
         *_folders(project),
         *_records(project),
+        *find_absent_images(_tables(project)),
         *_aliases(project),
         *_decisions(project),
         *_leftovers(project),
@@ -75,6 +78,14 @@ def _records(project: Path) -> Iterator[str]:
             yield str(error)
             continue
         yield from _promises(folder, record)
+
+
+def _tables(project: Path) -> Iterator[Path]:
+    """List the tables of jobs that are done, but for those of single micrographs."""
+    for folder in list_job_folders(project).values():
+        with contextlib.suppress(ProjectError):
+            if read_step(folder).is_done:
+                yield from sorted(p for p in folder.glob("*.star") if p.is_file())
 
 
 def _promises(folder: Path, record: StepRecord) -> Iterator[str]:
