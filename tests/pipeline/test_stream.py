@@ -60,6 +60,8 @@ def test_classes_are_made_and_updated_round_by_round():
     assert len(rows) == 200
     assert (rows["class_number"] > 0).all()
     assert purity(rows) > 0.9
+    assert rows["margin"].between(0, 1).all()
+    assert rows["margin"].mean() > 0.3
     assert Path("out/current").resolve() == Path("out/rounds/0003").resolve()
     classes = read_star(Path("out/current/stream_classes.star"))["stream_classes"]
     assert classes["cryopickParticleCount"].sum() == 200

@@ -219,6 +219,7 @@ def _particle_rows(
         "log_likelihood": poses.log_likelihood,
         "max_probability": poses.max_probability,
         "n_significant": poses.n_significant,
+        "margin": poses.margin,
     }
     if parameters.junk:
         found["junk_probability"] = poses.junk_probability

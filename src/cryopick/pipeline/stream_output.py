@@ -167,7 +167,7 @@ def write_xmd_tables(folder: Path, classification: Classification) -> None:
         If they cannot be written.
     """
     particles = classification.particles
-    rows = particles.rows.rename(columns={"log_likelihood": "logLikelihood", "margin": "weight"})
+    rows = particles.rows.rename(columns={"log_likelihood": "logLikelihood"})
     write_xmd_particles(
         folder / "classes_images.xmd",
         Particles(rows=rows, optics=particles.optics.reset_index(drop=True)),

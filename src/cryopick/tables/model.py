@@ -62,6 +62,7 @@ COLUMNS: dict[str, str] = {
     "log_likelihood": "contribution of the particle to the log-likelihood",
     "max_probability": "largest posterior probability of any class and pose",
     "n_significant": "number of classes and poses that hold the posterior",
+    "margin": "posterior of the best class less that of the second best",
     "junk_probability": "posterior probability that the image shows no particle of any class",
 }
 
