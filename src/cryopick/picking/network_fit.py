@@ -159,20 +159,7 @@ def fit_model(
             report=course.look,
         )
     assert course.best is not None
-    found = validate(course.best, held_out, threads=threads)
-    marked_share = 1 / (1 + share.value())
-    slope, offset = calibrate(found, marked_share=marked_share)
-    # a gentle slope lifts many peaks above the floor, which a picker then counts, too
-    found = validate(course.best, held_out, threads=threads, slope=slope, offset=offset)
-    prior = peak_share(expit(slope * found.logit + offset))
-    chance = chances(found, slope=slope, offset=offset, prior=prior)
-    model = PickModel(
-        network=course.best,
-        slope=slope,
-        offset=offset,
-        threshold=best_threshold(chance, n_true=found.n_marked / marked_share),
-        prior=prior,
-    )
+    model, found = _calibrated(course.best, held_out, share.value(), threads=threads)
     return TrainedModel(
         model=model,
         validation=found,
@@ -181,6 +168,27 @@ def fit_model(
         first=course.first,
         history=course.history,
     )
+
+
+def _calibrated(
+    network: PickNetwork, held_out: Sequence[TrainingField], hidden_share: float, *, threads: int
+) -> tuple[PickModel, Found]:
+    """Calibrate a network on fields held out, and set its threshold there."""
+    found = validate(network, held_out, threads=threads)
+    marked_share = 1 / (1 + hidden_share)
+    slope, offset = calibrate(found, marked_share=marked_share)
+    # a gentle slope lifts many peaks above the floor, which a picker then counts, too
+    found = validate(network, held_out, threads=threads, slope=slope, offset=offset)
+    prior = peak_share(expit(slope * found.logit + offset))
+    chance = chances(found, slope=slope, offset=offset, prior=prior)
+    model = PickModel(
+        network=network,
+        slope=slope,
+        offset=offset,
+        threshold=best_threshold(chance, n_true=found.n_marked / marked_share),
+        prior=prior,
+    )
+    return model, found
 
 
 class _HiddenShare:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -125,14 +125,7 @@ def evaluate_pick_files(
     found = read_picks(picks)
     pairs = pair_names(_names(found), true.micrographs)
     if found.rows.size and not pairs:
-        raise TableError(
-            str(picks),
-            must=f"name micrographs of {truth}",
-            got=f"{_names(found)[0]} instead of {true.micrographs[0]}"
-            if true.micrographs
-            else "no micrographs there",
-            remedy="Give the truth of the same micrographs",
-        )
+        raise _other_micrographs(picks, truth, _names(found), true.micrographs)
     pixel_sizes = _pixel_sizes(
         true, given=pixel_size, table=micrographs or _table_of_job(picks), diameter=size
     )
@@ -158,17 +151,34 @@ def evaluate_pick_files(
     if plot is not None:
         _write_plot(plot, result)
     if plot_scores is not None:
-        meaning = found.attributes.get("score", UNKNOWN)
-        assert isinstance(meaning, PickScore)
-        thresholds = read_thresholds(Path(picks))
-        write_judged_scores(
-            plot_scores,
-            result.peaks,
-            picks=_renamed(found.rows, pairs),
-            thresholds={pairs[n]: t for n, t in thresholds.items() if n in pairs},
-            score=meaning,
-        )
+        _write_scores(plot_scores, result, picks, found, pairs)
     return result
+
+
+def _other_micrographs(
+    picks: Path, truth: Path, found: Sequence[str], true: Sequence[str]
+) -> TableError:
+    return TableError(
+        str(picks),
+        must=f"name micrographs of {truth}",
+        got=f"{found[0]} instead of {true[0]}" if true else "no micrographs there",
+        remedy="Give the truth of the same micrographs",
+    )
+
+
+def _write_scores(
+    path: Path, result: PickEvaluation, picks: Path, found: Picks, pairs: Mapping[str, str]
+) -> None:
+    meaning = found.attributes.get("score", UNKNOWN)
+    assert isinstance(meaning, PickScore)
+    thresholds = read_thresholds(Path(picks))
+    write_judged_scores(
+        path,
+        result.peaks,
+        picks=_renamed(found.rows, pairs),
+        thresholds={pairs[n]: t for n, t in thresholds.items() if n in pairs},
+        score=meaning,
+    )
 
 
 def read_truth(path: Path) -> Truth:

@@ -139,23 +139,16 @@ def run_project(
             say(note)
         table = _write_table(folder / MICROGRAPHS, micrographs)
         project.write_run_parameters({**parameters.to_dict(), "pixel_size": pixel_size})
-        names = [step.name for step in graph]
-        tell = _under_lease(project, progress)
-
-        def context(folders: Mapping[str, Path], name: str) -> RunContext:
-            place = f"{names.index(name) + 1} of {len(names)}"
-            return RunContext(
-                table=table,
-                parameters=parameters,
-                compute=compute,
-                folders=folders,
-                tell=lambda step, share, note: tell(f"{step} ({place})", share, note),
-                say=say,
-            )
-
+        shared = RunContext(
+            table=table,
+            parameters=parameters,
+            compute=compute,
+            tell=_under_lease(project, progress),
+            say=say,
+        )
         runner = Runner(
             project=project,
-            context=context,
+            context=_contexts(shared, [step.name for step in graph]),
             micrographs=_listed(read_micrographs(table)),
             pixel_size=pixel_size,
             after=after,
@@ -169,6 +162,22 @@ def run_project(
         report_problems=problems,
         halted=runner.halted,
     )
+
+
+def _contexts(
+    shared: RunContext, names: Sequence[str]
+) -> Callable[[Mapping[str, Path], str], RunContext]:
+    """Give each step the folders of those before it, and tell which of all steps it is."""
+
+    def context(folders: Mapping[str, Path], name: str) -> RunContext:
+        place = f"{names.index(name) + 1} of {len(names)}"
+
+        def tell(step: str, share: float, note: str) -> None:
+            shared.tell(f"{step} ({place})", share, note)
+
+        return replace(shared, folders=folders, tell=tell)
+
+    return context
 
 
 def _report(path: Path, table: Path, parameters: RunParameters, runner: Runner) -> list[str]:
