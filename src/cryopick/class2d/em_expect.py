@@ -168,6 +168,7 @@ class WeightedImages:
     optics: Tensor  # (n,) optics group
     plain: Tensor  # (R, n): w / sigma^2
     inverse: Tensor  # (R, n): the same over the square of the image's norm
+    lens: Tensor  # (H, R, n): what white noise has been multiplied by
 
     def part(self, images: slice) -> WeightedImages:
         """Take some of the images."""
@@ -181,6 +182,7 @@ class WeightedImages:
             optics=self.optics[images],
             plain=self.plain[:, images],
             inverse=self.inverse[:, images],
+            lens=self.lens[..., images],
         )
 
 
@@ -242,10 +244,11 @@ def weigh_images(work: Expectation, indices: NDArray[np.int64]) -> WeightedImage
     real, imaginary = sampler.sample(images)
     optics = torch.from_numpy(source.optics_numbers[indices]).to(device)
     is_multiplied = torch.from_numpy(source.is_premultiplied).to(device)[optics]
-    ctf = _ctf_of(work, indices, optics)
+    lens = ctf = _ctf_of(work, indices, optics)
     if work.ctf == "wiener":
         restored = _wiener_filter(ctf, is_multiplied, basis)
         real, imaginary = real * restored, imaginary * restored
+        lens = torch.where(is_multiplied, ctf, 1.0) * restored
         ctf, is_multiplied = torch.ones_like(ctf), torch.zeros_like(is_multiplied)
     rest = before - whole * geometry.working_pixel
     kx, ky = basis.wave_vectors
@@ -270,6 +273,7 @@ def weigh_images(work: Expectation, indices: NDArray[np.int64]) -> WeightedImage
         optics=optics,
         plain=plain,
         inverse=inverse,
+        lens=lens,
     )
 
 

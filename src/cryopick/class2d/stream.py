@@ -16,8 +16,7 @@ A round is a new classifier over a source that begins with the same particles.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -26,22 +25,28 @@ from torch import Tensor
 
 from cryopick.class2d.em_course import Progress
 from cryopick.class2d.em_junk import junk_probability
-from cryopick.class2d.em_schedule import Stage
-from cryopick.class2d.em_start import split_classes
 from cryopick.class2d.em_state import EmState, ImageSource, Poses
 from cryopick.class2d.em_workers import one_core
 from cryopick.class2d.stream_basis import CovarianceSums, ReducedBasis
-from cryopick.class2d.stream_classes import ClassChange, compare_classes, find_changes
+from cryopick.class2d.stream_classes import ClassChange
 from cryopick.class2d.stream_engine import SAMPLE, Part, StreamEngine, grown
 from cryopick.class2d.stream_parameters import StreamParameters
+from cryopick.class2d.stream_round import (
+    Count,
+    iterate,
+    maintain,
+    part_class,
+    reference_drift,
+    settle,
+    shares_of,
+)
 from cryopick.class2d.stream_state import JunkCurve, StreamState, reservoir
 from cryopick.errors import ParameterError
 
 __all__ = ["StreamClassifier"]
 
 _ITERATIONS = 3  # that make the classes of a later round
-_SUBDIVIDING = 8  # that part a class
-_DIFFERENCE = 0.3  # of the two parts of a split class, in its own standard deviations
+_CLOSING = 8  # of the closing pass
 
 
 class StreamClassifier:
@@ -139,7 +144,9 @@ class StreamClassifier:
         while not em.is_finished:
             em = engine.advance(em, progress)
         with one_core(), torch.no_grad():
+            em = self._repaired(em, progress)
             sums, basis = self._statistics(em, np.arange(n), None, version=1)
+            em = engine.use_basis(em, basis, em.n_rings)
         return StreamState(
             round=1,
             version=1,
@@ -170,7 +177,9 @@ class StreamClassifier:
         engine = self._engine
         with one_core(), torch.no_grad():
             em = engine.anchor(references, reference_pixel_size)
-            basis = engine.basis_of_references(em)
+            sample = np.flatnonzero(em.poses.seen)
+            sums, basis = self._statistics(em, sample, None, version=1)
+            em = replace(em, poses=Poses.empty(len(self.source)))
             em = engine.use_basis(em, basis, em.n_rings)
             curve = self._junk_curve(em) if self.parameters.junk else None
         return StreamState(
@@ -181,7 +190,7 @@ class StreamClassifier:
             em=replace(em, poses=Poses.empty(0)),
             arrived=np.zeros(0, np.int32),
             basis=basis,
-            covariance=None,
+            covariance=sums,
             junk_curve=curve,
             drift=np.zeros(len(em.shares), np.float32),
             changes=(),
@@ -253,89 +262,108 @@ class StreamClassifier:
                 got=parts,
                 remedy="Give another number of parts",
             )
+        new = tuple(ClassChange("split", k + i, class_index) for i in range(parts - 1))
         with one_core(), torch.no_grad():
-            return self._subdivide(state, class_index, members, parts, progress)
+            em = part_class(
+                self._engine,
+                self._resumed(state),
+                class_index,
+                members,
+                parts,
+                seed=self.parameters.seed + state.version,
+                progress=progress,
+            )
+        return replace(
+            state,
+            version=state.version + 1,
+            em=em,
+            drift=np.concatenate([state.drift, np.full(parts - 1, np.nan, np.float32)]),
+            changes=new,
+        )
+
+    def finish(self, state: StreamState, progress: Progress | None = None) -> StreamState:
+        """Do the closing pass: iterations of EM over all particles, in all orders.
+
+        Parameters
+        ----------
+        state
+            Of the last round. References that are fixed stay so, and nothing is done.
+        progress
+            Called with the particles done and in all.
+        """
+        if state.is_anchored:
+            return state
+        n, engine = len(self.source), self._engine
+        weights = state.weights(self.parameters.forgetting)
+        count = Count((_CLOSING + 2) * n, progress)
+        with one_core(), torch.no_grad():
+            before = engine.use_basis(self._resumed(state), None, state.em.n_rings)
+            found = maintain(engine, before, seed=self.parameters.seed + state.version)
+            em = found.em
+            for _ in range(_CLOSING):
+                em = iterate(engine, em, np.arange(n), weights, count)
+            for _ in range(2):
+                em = settle(engine, em, weights, count)
+            drift = reference_drift(engine, before, em)
+            em = engine.use_basis(em, state.basis, em.n_rings)
+        return replace(
+            state,
+            version=state.version + 1,
+            em=em,
+            drift=drift,
+            changes=found.changes,
+        )
 
     def _renew(self, state: StreamState, progress: Progress | None) -> StreamState:
         """Make the classes anew from a sample of all, and assign every particle to them."""
         n, p, engine = len(self.source), self.parameters, self._engine
-        em = engine.use_basis(self._grown(state.em), state.basis, state.em.n_rings)
-        arrived = np.concatenate(
-            [state.arrived, np.full(n - state.n_seen, state.round + 1, np.int32)]
-        )
-        weights = replace(state, round=state.round + 1, arrived=arrived).weights(p.forgetting)
-        before = em.harmonics
-        changes, em = self._maintained(em, state.round)
+        before = self._resumed(state)
+        number, new = state.round + 1, np.arange(state.n_seen, n)
+        arrived = np.concatenate([state.arrived, np.full(len(new), number, np.int32)])
+        weights = replace(state, round=number, arrived=arrived).weights(p.forgetting)
         subset = reservoir(n, p.training, seed=p.seed)
-        n_outside = n - len(np.union1d(subset, np.arange(state.n_seen)))
-        count = _Count(_ITERATIONS * len(subset) + n_outside + n, progress)
+        new_in_subset = np.intersect1d(new, subset)
+        n_outside = len(new) - len(new_in_subset)
+        count = Count(_ITERATIONS * len(subset) + n_outside + n, progress)
+        found = maintain(engine, before, seed=p.seed + state.round)
+        em = found.em
         for _ in range(_ITERATIONS):
-            rings = engine.rings_of(em)
-            em = self._iterated(em, subset, weights, rings, count)
-        rings = engine.rings_of(em)
-        unseen = np.flatnonzero(~em.poses.seen)
-        if len(unseen):
-            part = Part(indices=unseen, stage=engine.wide(em.n_rings))
-            poses, _ = engine.align(em, em.harmonics, [part], count)
-            em = replace(em, poses=poses)
-        fine = engine.fine(rings)
-        harmonics = engine.harmonics_of(em, fine.n_rings)
-        parts = _by_weight(np.arange(n), fine, weights)
-        fresh = engine.maximise(em, harmonics, fine, engine.align(em, harmonics, parts, count))
-        if p.junk:
-            fresh = replace(fresh, poses=engine.junk_of(fresh, em, fine, harmonics))
-        new = np.arange(state.n_seen, n)
-        new = np.intersect1d(new, subset)
+            em = iterate(engine, em, subset, weights, count)
+        em = settle(engine, em, weights, count)
+        drift = reference_drift(engine, before, em)
         version = state.version + 1
-        sums, basis = self._statistics(fresh, new, state.covariance, version=version)
+        sums, basis = self._statistics(em, new_in_subset, state.covariance, version=version)
         return StreamState(
-            round=state.round + 1,
+            round=number,
             version=version,
             n_seen=n,
             is_anchored=False,
-            em=fresh,
+            em=engine.use_basis(em, basis, em.n_rings),
             arrived=arrived,
             basis=basis,
             covariance=sums,
             junk_curve=None,
-            drift=self._drift(before, state.em.n_rings, fresh),
-            changes=changes,
+            drift=drift,
+            changes=found.changes,
         )
 
-    def _iterated(
-        self,
-        em: EmState,
-        subset: NDArray[np.int64],
-        weights: NDArray[np.float32],
-        rings: int,
-        count: _Count,
-    ) -> EmState:
-        """Do one iteration on a part of the particles; those not seen yet are searched widely."""
-        engine = self._engine
-        is_known = em.poses.seen[subset]
-        near, wide = engine.near(rings), engine.wide(rings)
-        harmonics = engine.harmonics_of(em, near.n_rings)
-        parts = _by_weight(subset[is_known], near, weights)
-        parts += _by_weight(subset[~is_known], wide, weights)
-        found = engine.align(em, harmonics, parts, count)
-        return engine.centred(engine.maximise(em, harmonics, near, found))
-
-    def _maintained(self, em: EmState, number: int) -> tuple[tuple[ClassChange, ...], EmState]:
-        """Merge classes that are alike and split those that explain their members badly."""
-        basis = self._engine.layout.basis(em.n_rings)
-        noise = em.noise.mean(0)[: em.n_rings]
-        found = compare_classes(em.harmonics, em.harmonics, basis, noise=noise)
-        changes, parent = find_changes(em.poses, em.shares, found.difference)
-        if not changes:
-            return (), em
-        split = _parted(em.harmonics, parent, seed=self.parameters.seed + number)
-        return changes, replace(em, harmonics=split)
+    def _repaired(self, em: EmState, progress: Progress | None) -> EmState:
+        """Give the place of a class that is another's double to a part of a mixed one."""
+        found = maintain(self._engine, em, seed=self.parameters.seed)
+        if not found.changes:
+            return em
+        n, em = len(self.source), found.em
+        weights = np.ones(n, np.float32)
+        count = Count((_ITERATIONS + 1) * n, progress)
+        for _ in range(_ITERATIONS):
+            em = iterate(self._engine, em, np.arange(n), weights, count)
+        return settle(self._engine, em, weights, count)
 
     def _assign(self, state: StreamState, progress: Progress | None) -> StreamState:
         """Assign new particles to fixed references."""
         n, engine, first = len(self.source), self._engine, state.n_seen
-        em = engine.use_basis(self._grown(state.em), state.basis, state.em.n_rings)
-        count = _Count(2 * (n - first), progress)
+        em = self._resumed(state)
+        count = Count(2 * (n - first), progress)
         for stage in (engine.wide(em.n_rings), engine.fine(em.n_rings)):
             em = engine.assign(em, em.harmonics, first, stage, count)
         poses = em.poses
@@ -348,7 +376,7 @@ class StreamClassifier:
             state,
             round=state.round + 1,
             n_seen=n,
-            em=replace(em, poses=poses, shares=_shares(counts)),
+            em=replace(em, poses=poses, shares=shares_of(counts)),
             arrived=np.concatenate([state.arrived, arrived]),
             changes=(),
         )
@@ -365,55 +393,6 @@ class StreamClassifier:
         of_noise = engine.of_noise(em, em.harmonics, stages)
         probability = junk_probability(likelihood, of_noise.numpy())
         return JunkCurve(log_likelihood=likelihood, probability=probability)
-
-    def _subdivide(
-        self,
-        state: StreamState,
-        class_index: int,
-        members: NDArray[np.int64],
-        parts: int,
-        progress: Progress | None,
-    ) -> StreamState:
-        engine, p = self._engine, self.parameters
-        em = engine.use_basis(self._grown(state.em), state.basis, state.em.n_rings)
-        own = em.harmonics[class_index : class_index + 1]
-        part = replace(
-            em,
-            harmonics=split_classes(own, torch.ones(1), parts, seed=p.seed + state.version),
-            shares=torch.full((parts,), 1 / parts),
-        )
-        count = _Count(_SUBDIVIDING * len(members), progress)
-        for number in range(_SUBDIVIDING):
-            is_last = number == _SUBDIVIDING - 1
-            stage = (engine.fine if is_last else engine.near)(em.n_rings)
-            at = Part(indices=members, stage=stage)
-            found = engine.align(part, part.harmonics, [at], count)
-            part = engine.maximise(part, part.harmonics, stage, found)
-        sizes = np.bincount(part.poses.class_index[members], minlength=parts)
-        order = np.argsort(-sizes, kind="stable")
-        k = len(em.shares)
-        number_of = np.empty(parts, np.int32)
-        number_of[order] = [class_index, *range(k, k + parts - 1)]
-        poses = part.poses.copy()
-        poses.class_index[members] = number_of[part.poses.class_index[members]]
-        harmonics = torch.cat([em.harmonics, part.harmonics[order[1:].tolist()]])
-        harmonics[class_index] = part.harmonics[int(order[0])]
-        gain = torch.cat([em.own_gain, part.own_gain[order[1:].tolist()]])
-        counts = np.bincount(poses.class_index, poses.membership, minlength=len(harmonics))
-        new = tuple(ClassChange("split", c, class_index) for c in range(k, k + parts - 1))
-        return replace(
-            state,
-            version=state.version + 1,
-            em=replace(
-                em,
-                poses=poses,
-                harmonics=harmonics,
-                own_gain=gain,
-                shares=_shares(counts),
-            ),
-            drift=np.concatenate([state.drift, np.full(parts - 1, np.nan, np.float32)]),
-            changes=new,
-        )
 
     def _statistics(
         self,
@@ -434,60 +413,13 @@ class StreamClassifier:
             sums = known.merge(sums)
         return sums, engine.reduced(sums, version=version)
 
-    def _grown(self, em: EmState) -> EmState:
+    def _resumed(self, state: StreamState) -> EmState:
+        """Go on in the basis of a state, with room for the particles that have come since."""
         source = self.source
+        self._engine.adopt(state.basis)
         return grown(
-            em,
+            state.em,
             len(source),
             n_optics=len(source.is_premultiplied),
             n_groups=int(source.group_numbers.max()) + 1,
         )
-
-    def _drift(self, before: Tensor, n_rings: int, fresh: EmState) -> NDArray[np.float32]:
-        """How far each reference has gone: 1 - correlation with the one of the round before."""
-        engine, rings = self._engine, min(n_rings, fresh.n_rings)
-        basis = engine.layout.basis(rings)
-        old = replace(fresh, harmonics=before, n_rings=n_rings)
-        one, other = engine.harmonics_of(fresh, rings), engine.harmonics_of(old, rings)
-        noise = fresh.noise.mean(0)[:rings]
-        found = compare_classes(one, other, basis, noise=noise).correlation
-        return (1 - torch.diagonal(found)).clamp(0, 1).numpy().astype(np.float32)
-
-
-@dataclass
-class _Count:
-    """Tells how many particles are done, over the passes of a round."""
-
-    total: int
-    progress: Progress | None
-    done: int = 0
-
-    def __call__(self, more: int) -> None:
-        self.done += more
-        if self.progress is not None:
-            self.progress(min(self.done, self.total), self.total)
-
-
-def _shares(counts: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(counts / max(float(counts.sum()), 1e-9)).float()
-
-
-def _by_weight(
-    indices: NDArray[np.int64], stage: Stage, weights: NDArray[np.float32]
-) -> list[Part]:
-    """Part particles by their weight in the averages."""
-    own = weights[indices]
-    return [
-        Part(indices=indices[own == w], stage=stage, weight=float(w)) for w in np.unique(own)[::-1]
-    ]
-
-
-def _parted(harmonics: Tensor, parent: list[int], *, seed: int) -> Tensor:
-    """Put a part of each class's parent in its place, with small random differences."""
-    source = torch.tensor(parent)
-    parts = torch.bincount(source, minlength=len(parent))[source]
-    generator = torch.Generator().manual_seed(seed)
-    split = harmonics[source]
-    noise = torch.view_as_complex(torch.randn(*split.shape, 2, generator=generator)) / 2**0.5
-    spread = split.abs().square().mean(2, keepdim=True).sqrt()
-    return split + (parts > 1)[:, None, None] * _DIFFERENCE * spread * noise

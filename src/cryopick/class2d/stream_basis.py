@@ -3,7 +3,7 @@
 Rotations mix no two angular orders, so the covariance of randomly turned particles falls into one
 matrix over rings for each order m, and its eigenvectors are a basis that is closed under rotation.
 With z = sqrt(w) CTF X / sigma the whitened harmonics of an image, and N_m what noise of power 1
-gives there (it passes the mask and the CTF: N_m = P_m <|CTF CTF'|> sqrt(w w'), P_m of
+gives there (it passes the mask and the CTF: N_m = P_m <CTF CTF'> sqrt(w w'), P_m of
 `ring_prior.mask_noise`),
 
     L^-1 (1/n sum z z^H) L^-H,    N_m = L L^H,
@@ -38,7 +38,7 @@ __all__ = ["CovarianceSums", "ReducedBasis", "make_reduced_basis", "sum_covarian
 
 _FEWEST_ORDERS = 5  # orders 0, 2 and 4 carry the norm term
 _GAP = 3  # orders without a component end the basis
-_FURTHER = 1.5
+_FURTHER = 2.0
 _TILE = 64
 _SEEN = 1e-3  # of the largest noise of an order: rings with less see nothing through the mask
 _WELL_SEEN = 0.5  # likewise, to measure the level of the noise
@@ -52,7 +52,7 @@ class CovarianceSums:
     """Sums over particles; those of two sets of them `merge`."""
 
     products: Tensor  # (B, R, R) complex128: sum of z z^H
-    lens: Tensor  # (R, R) float64: sum of |CTF CTF'|
+    lens: Tensor  # (R, R) float64: sum of CTF CTF', the mean over angles
     count: int
 
     @classmethod
@@ -169,8 +169,8 @@ def sum_covariance(
         real, imaginary = white[:, : basis.n_rings], white[:, basis.n_rings :]
         z = torch.complex(real, imaginary)
         products += (z @ z.mH).to(products)
-        ctf = (weighted.power[..., 0].real / weighted.inverse).clamp_min(0).sqrt()  # (R, n)
-        lens += (ctf @ ctf.T).to(lens)
+        by_ring = weighted.lens.permute(1, 0, 2).flatten(1)  # (R, H n)
+        lens += (by_ring @ by_ring.T / basis.n_angles).to(lens)
     return CovarianceSums(products=products, lens=lens, count=len(indices))
 
 

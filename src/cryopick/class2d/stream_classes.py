@@ -24,8 +24,9 @@ from cryopick.class2d.em_state import Poses
 
 __all__ = ["ClassChange", "Comparison", "compare_classes", "find_changes", "unexplained"]
 
-_ALIKE = 1.0  # nats: classes that an image tells apart by less are one
+_ALIKE = 3.5  # times what noise gains by being in an average: classes less apart are one
 _AT_MOST = 10  # a tenth of the classes changes in a round
+_LARGE = 1.5  # times the median class, to be split
 _CLEAR = 3.0  # standard errors of what a class leaves unexplained, to be split
 _FEWEST = 20  # members of a class that is split
 _DEAD = 0.1  # of its fair share
@@ -101,13 +102,13 @@ def unexplained(poses: Poses, n_classes: int) -> tuple[NDArray[np.float64], NDAr
 
 
 def find_changes(
-    poses: Poses, shares: Tensor, difference: Tensor
+    poses: Poses, shares: Tensor, difference: Tensor, own_gain: Tensor
 ) -> tuple[tuple[ClassChange, ...], list[int]]:
     """Choose classes to merge and to split.
 
     A dead class takes a part of the class that explains its members worst, or of the largest. Of
-    two classes that are alike the smaller is merged into the larger, as long as a class clearly
-    worth splitting is left.
+    two classes that are alike the smaller is merged into the larger, as long as there is a class
+    worth splitting: one that clearly explains its members worse than others do, or a large one.
 
     Parameters
     ----------
@@ -117,6 +118,9 @@ def find_changes(
         (K,) of the classes.
     difference
         (K, K) from `compare_classes`.
+    own_gain
+        (K,) log-likelihood that noise gains in a class by being one of its members; averages of
+        one view differ by about as much.
 
     Returns
     -------
@@ -137,14 +141,17 @@ def find_changes(
         bad = np.where(total > _CLEAR * error, total / parts, 0) * (large > 0)
         chosen = int(bad.argmax() if bad.any() else large.argmax())
         _split(c, chosen, parent, parts, changes)
-    for small, large_one in _alike(difference, counts, dead)[: max(k // _AT_MOST, 1)]:
-        worth = (total > _CLEAR * error) & (counts / parts >= 2 * _FEWEST)
+    noise = (own_gain[:, None] + own_gain).clamp_min(1e-6) / 2
+    typical = float(np.median(counts))
+    for small, large_one in _alike(difference / noise, counts, dead)[: max(k // _AT_MOST, 1)]:
+        worth = (total > _CLEAR * error) | (counts >= _LARGE * typical)
+        worth &= counts >= 2 * _FEWEST
         worth[[small, large_one, *dead]] = False
         worth &= parts == 1
         if not worth.any() or parent[small] != small or parts[small] > 1:
             continue
         changes.append(ClassChange("merge", small, large_one))
-        chosen = int(np.where(worth, total, -np.inf).argmax())
+        chosen = int(np.where(worth, np.maximum(total / error, 0) + counts / typical, 0).argmax())
         _split(small, chosen, parent, parts, changes)
     return tuple(changes), parent
 
@@ -161,9 +168,9 @@ def _split(
     changes.append(ClassChange("split", place, source))
 
 
-def _alike(difference: Tensor, counts: NDArray[np.int64], dead: list[int]) -> list[tuple[int, int]]:
-    """Pairs (smaller, larger) of classes that images do not tell apart, most alike first."""
-    values = difference.numpy().copy()
+def _alike(apart: Tensor, counts: NDArray[np.int64], dead: list[int]) -> list[tuple[int, int]]:
+    """Pairs (smaller, larger) of classes that are one, most alike first."""
+    values = apart.numpy().copy()
     values[np.tril_indices(len(values))] = np.inf
     values[dead], values[:, dead] = np.inf, np.inf
     pairs, used = [], set()

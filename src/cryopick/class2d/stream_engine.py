@@ -124,6 +124,10 @@ class StreamEngine(EmClassifier):
         """Rings that the averages hold signal in, and a few more."""
         return min(data_rings(em), self.layout.most_rings)
 
+    def adopt(self, basis: ReducedBasis | None) -> None:
+        """Take the orders of the basis that a state is in."""
+        self.layout.limit_orders(None if basis is None else (basis.n_orders, basis.n_rings))
+
     def use_basis(self, em: EmState, basis: ReducedBasis | None, n_rings: int) -> EmState:
         """Go on with so many rings, in the orders that the reduced basis has."""
         self.layout.limit_orders((em.harmonics.shape[-1], em.n_rings))  # those it was made with
@@ -257,10 +261,6 @@ class StreamEngine(EmClassifier):
         self.layout.limit_orders(kept)
         return sums
 
-    def basis_of_references(self, em: EmState) -> ReducedBasis | None:
-        """Make the basis from references: no image adds to it, as they stay as they are."""
-        return None
-
     def reduced(self, sums: CovarianceSums, *, version: int) -> ReducedBasis:
         """Make the basis of the options from sums of covariance."""
         n_rings, p = sums.products.shape[1], self.stream
@@ -300,7 +300,7 @@ class StreamEngine(EmClassifier):
             rings = min(_FIRST_RINGS, n_rings) if number == 0 else _rings_with_signal(em, self)
             stage = replace(self.wide(rings), is_hard=number == 0)
             part = Part(indices=sample, stage=stage)
-            _, totals = self.align(em, self.harmonics_of(em, rings), [part], lambda _: None)
+            poses, totals = self.align(em, self.harmonics_of(em, rings), [part], lambda _: None)
             factor = float(totals.group_cross.sum() / totals.group_norm.sum().clamp_min(1e-30))
             em = replace(em, harmonics=em.harmonics * max(factor, _LEAST_SCALE))
             if number:
@@ -311,7 +311,8 @@ class StreamEngine(EmClassifier):
         em = replace(em, harmonics=self.harmonics_of(em, rings), n_rings=rings)
         return replace(
             em,
-            poses=Poses.empty(len(self.source)),
+            poses=poses,
+            ssnr=torch.ones(rings),
             sigma_offset=min(em.sigma_offset, p.offset_range or em.sigma_offset),
             resolution=self.layout.resolution(rings),
         )
