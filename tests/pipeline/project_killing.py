@@ -125,7 +125,7 @@ def check_run(base):
 
 
 def check_migration(base):
-    from test_project import check_version_0_is_brought_up, make_version_0
+    from project_world import check_version_0_is_brought_up, make_version_0
 
     change = 0
     while True:

@@ -1,3 +1,5 @@
+"""A project: jobs, their numbers and aliases, choices, and what readers see."""
+
 from __future__ import annotations
 
 import json
@@ -7,34 +9,17 @@ import threading
 from dataclasses import replace
 
 import pytest
+from project_world import add
 
 from cryopick.errors import OutputError, ProjectError
 from cryopick.io.disk_space import require_space
 from cryopick.pipeline.project import Project
 from cryopick.pipeline.project_clean import find_removable, remove_jobs
 from cryopick.pipeline.project_records import write_step
-from cryopick.pipeline.project_schema import SCHEMA, ProjectDescription, migrate
 from cryopick.pipeline.project_status import read_status
 from cryopick.pipeline.project_verify import verify_project
 
-
-@pytest.fixture
-def project(tmp_path):
-    with Project.open(tmp_path / "project", create=True) as opened:
-        yield opened
-
-
-def add(project, step, identity, *, alias=True, **values):
-    """A job that is done, and the current one of its step."""
-    record = project.new_job(step, identity, **values)
-    project.finish_job(record.number, result={"n": record.number})
-    if alias:
-        project.set_alias(step, record.number)
-    return record.number
-
-
-def outdated(project):
-    return {job.number: job.outdated for job in read_status(project).jobs if job.outdated}
+pytest_plugins = ("project_world",)
 
 
 def test_what_is_recorded_of_a_job_is_read_again_by_others(project):
@@ -232,227 +217,6 @@ def test_choices_are_only_added_and_a_line_that_was_cut_off_does_not_spoil_the_n
     assert [d.what for d in project.decisions()] == ["threshold", "reject"]
     assert project.decisions()[1].values == {"micrograph": "a.mrc"}
     assert path.read_bytes().startswith(whole)
-
-
-def test_a_job_is_outdated_when_another_is_current_and_it_is_said_what_changed(project):
-    add(project, "pick", "1", parameters={"threshold": 4, "mode": "log"})
-    add(project, "extract", "2", upstream={"pick": "1"})
-    add(project, "pick", "3", parameters={"threshold": 5, "mode": "log"})
-    begun = project.new_job("extract", "4", upstream={"pick": "3"}).number
-
-    assert outdated(project) == {
-        1: "replaced by job 3: threshold 4 instead of 5",
-        2: "made from a pick that job 3 has replaced",
-    }
-
-    project.finish_job(begun)
-    project.set_alias("extract", begun)
-    assert outdated(project)[2] == "replaced by job 4: made from another pick"
-
-
-def test_what_is_made_from_an_outdated_job_is_outdated_too_down_to_the_last(project):
-    add(project, "picks", "p1")
-    for step, above in (("particles", "picks"), ("classes", "particles"), ("selection", "classes")):
-        add(project, step, step, upstream={above: "p1" if above == "picks" else above})
-    begun = project.new_job("export", "x", upstream={"selection": "selection"}).number
-    assert outdated(project) == {}
-    add(project, "picks", "p2")
-
-    assert outdated(project) == {
-        1: "replaced by job 6",
-        2: "made from a picks that job 6 has replaced",
-        3: "made from job 2 (particles), which is outdated",
-        4: "made from job 3 (classes), which is outdated",
-        begun: "made from job 4 (selection), which is outdated",
-    }
-
-    project.set_alias("picks", 1)  # back to the parameters of before
-    assert outdated(project) == {6: "replaced by job 1"}
-
-
-def test_a_job_is_made_from_the_current_one_of_those_with_an_identity(project):
-    add(project, "particles", "same")
-    add(project, "classes", "c", upstream={"particles": "same"})
-    add(project, "particles", "same")  # made a second time
-
-    assert outdated(project) == {1: "replaced by job 3"}
-
-
-def redo(project, number, content, **values):
-    project.resume_job(number, **values)
-    project.finish_job(number, result={"content": content})
-
-
-def test_a_job_is_outdated_when_that_it_was_made_from_was_done_again_in_place(project):
-    add(project, "particles", "p")
-    redo(project, 1, "few")
-    known = {"particles": "few"}
-    add(project, "classes", "c", upstream={"particles": "p"}, upstream_content=known)
-    add(project, "training", "t", upstream={"particles": "p"})  # of an earlier version
-    add(project, "selection", "s", upstream={"classes": "c"}, upstream_content={"classes": "a"})
-
-    redo(project, 1, "few")  # with the same result
-    assert outdated(project) == {}
-    redo(project, 1, "more")
-    assert outdated(project) == {
-        2: "made from job 1 (particles) before that was done again",
-        4: "made from job 2 (classes), which is outdated",
-    }
-    redo(project, 2, "a", upstream_content={"particles": "more"})
-    assert outdated(project) == {}
-    redo(project, 2, "b")
-    assert outdated(project) == {4: "made from job 2 (classes) before that was done again"}
-
-
-def test_what_a_job_was_made_from_is_kept_and_older_records_say_nothing_of_it(project):
-    project.new_job("classes", "c", upstream_content={"particles": "few"})
-    project.resume_job(1)
-    project.finish_job(1)
-    path = project.job_folder(1) / "step.json"
-    values = json.loads(path.read_bytes())
-
-    assert values["upstream_content"] == {"particles": "few"}
-    assert project.job(1).upstream_content == {"particles": "few"}
-    del values["upstream_content"]
-    path.write_text(json.dumps(values))
-    assert project.job(1).upstream_content == {}
-
-
-def test_only_outdated_jobs_that_nothing_kept_is_made_of_are_removed(project):
-    add(project, "ctf", "c1")
-    add(project, "pick", "p1", upstream={"ctf": "c1"})
-    add(project, "extract", "e1", upstream={"pick": "p1"})
-    add(project, "ctf", "c2")
-    add(project, "pick", "p2", upstream={"ctf": "c2"})
-    add(project, "extract", "e2", upstream={"pick": "p2"})
-    add(project, "pick", "p3", upstream={"ctf": "c2"})
-    project.set_alias("liked", 3)  # made of 2, and that of 1
-
-    fate = {job.number: job.needed_by for job in find_removable(project)}
-    remove_jobs(project, find_removable(project))
-
-    assert fate == {1: 2, 2: 3, 5: 6}
-    assert list(project.jobs()) == [1, 2, 3, 4, 5, 6, 7]
-    project.remove_alias("liked")
-    remove_jobs(project, find_removable(project))
-    assert list(project.jobs()) == [4, 5, 6, 7]
-    assert project.decisions()[-1].values["jobs"] == [1, 2, 3]
-    project.update_index()
-    assert verify_project(project.folder) == []
-
-
-def test_of_an_item_that_was_done_again_the_files_of_the_last_time_are_promised(project):
-    folder = project.job_folder(project.new_job("pick", "a").number)
-    lines = [("a", "old.star", ""), ("b", "b.star", ""), ("a", "new.star", ""), ("b", "", "bad")]
-    with (folder / "ledger.jsonl").open("w") as ledger:
-        for key, file, error in lines:
-            summary = {"files": [file]} if file else {}
-            line = {"key": key, "identity": "", "summary": summary, "error": error}
-            ledger.write(json.dumps(line) + "\n")
-    project.update_index()
-
-    (fault,) = verify_project(project.folder)
-
-    assert fault == f"{folder / 'new.star'} of a is missing."
-
-
-@pytest.mark.parametrize("make", ["absent", "empty", "hidden"])
-def test_an_empty_folder_becomes_a_project_only_when_asked(tmp_path, make):
-    folder = tmp_path / "new"
-    if make != "absent":
-        folder.mkdir()
-    if make == "hidden":
-        (folder / ".DS_Store").write_text("")
-
-    with pytest.raises(ProjectError, match="must be a project; got"):
-        Project.open(folder)
-    assert not (folder / "project.json").exists()
-    with Project.open(folder, create=True) as project:
-        first = project.description
-    with Project.open(folder, create=True) as project:
-        assert project.description == first
-    assert first.schema == SCHEMA
-
-
-@pytest.mark.parametrize("writes", [True, False])
-def test_a_folder_that_holds_something_else_is_refused_and_left_as_it_is(tmp_path, writes):
-    (tmp_path / "thesis.tex").write_text("mine")
-    (tmp_path / "file").write_text("mine")
-
-    with pytest.raises(ProjectError, match=r"must be a project.* got a folder with file"):
-        Project.open(tmp_path, create=writes, writes=writes)
-    with pytest.raises(ProjectError, match=r"must be a project.*got a file"):
-        Project.open(tmp_path / "file", create=writes, writes=writes)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "thesis.tex"]
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"schema": "x"}', '{"uuid": "1"}'])
-def test_a_broken_description_is_refused(tmp_path, text):
-    (tmp_path / "project.json").write_text(text)
-
-    with pytest.raises(ProjectError, match=r"project.json must describe a project"):
-        Project.open(tmp_path, create=True)
-
-
-def test_a_newer_schema_is_refused_and_nothing_is_touched(tmp_path):
-    Project.open(tmp_path, create=True).close()
-    path = tmp_path / "project.json"
-    newer = json.loads(path.read_bytes()) | {"schema": SCHEMA + 1, "version": "9.0"}
-    path.write_text(json.dumps(newer))
-    before = {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
-
-    for writes in (True, False):
-        with pytest.raises(ProjectError, match=rf"got schema {SCHEMA + 1}, of cryopick 9\.0"):
-            Project.open(tmp_path, writes=writes)
-    assert {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()} == before
-
-
-def make_version_0(folder):
-    """A project as `cryopick run` made it before projects had a schema."""
-    for step, state in (("pick", "finished"), ("extract", "stopped")):
-        (folder / step).mkdir(parents=True)
-        job = {"name": f"{step} log", "state": state, "parameters": {"a": 1}, "seconds": 2.5}
-        (folder / step / "job.json").write_text(json.dumps(job))
-        line = {"key": "a", "identity": "1:2", "summary": {"files": ["a.star"]}, "error": ""}
-        (folder / step / "ledger.jsonl").write_text(json.dumps(line) + "\n")
-        (folder / step / "a.star").write_text(step)
-    (folder / "report.html").write_text("report")
-
-
-def check_version_0_is_brought_up(folder):
-    with Project.open(folder, writes=False) as project:
-        jobs = project.jobs()
-    assert [(j.folder_name, j.state) for j in jobs.values()] == [
-        ("0001_pick", "done"),
-        ("0002_extract", "running"),
-    ]
-    assert jobs[1].parameters == {"a": 1}
-    assert (folder / "pick" / "a.star").read_text() == "pick"  # old paths still hold
-    assert str((folder / "extract").readlink()) == "jobs/0002_extract"
-    assert verify_project(folder) == []
-
-
-def test_a_project_of_version_0_is_brought_up_with_its_results(tmp_path):
-    make_version_0(tmp_path)
-    with pytest.raises(ProjectError, match="cryopick project rebuild"):
-        Project.open(tmp_path, writes=False)
-
-    Project.open(tmp_path).close()
-
-    check_version_0_is_brought_up(tmp_path)
-
-
-def test_migrations_are_done_one_after_the_other_and_a_gap_is_refused(tmp_path):
-    done = []
-    steps = {1: lambda _: done.append(1), 2: lambda _: done.append(2)}
-    old = ProjectDescription(schema=1, uuid="u", name="n", created="", version="")
-
-    new = migrate(tmp_path, old, migrations=steps, schema=3)
-
-    assert (done, new.schema, new.uuid) == ([1, 2], 3, "u")
-    assert json.loads((tmp_path / "project.json").read_bytes())["schema"] == 3
-    with pytest.raises(ProjectError, match="from 2 to 3; got schema 1"):
-        migrate(tmp_path, old, migrations={2: steps[2]}, schema=3)
 
 
 def test_a_project_opened_for_reading_changes_nothing(tmp_path):

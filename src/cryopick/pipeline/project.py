@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,40 +16,17 @@ from pathlib import Path
 from typing import Any, Self
 
 from cryopick.errors import OutputError, ProjectError
-from cryopick.io.atomic import (
-    make_folder,
-    output_errors,
-    remove_leftovers,
-    sync_folder,
-    write_json,
-)
+from cryopick.io.atomic import write_json
 from cryopick.io.disk_space import require_space
-from cryopick.pipeline.project_aliases import (
-    read_aliases,
-    require_alias_name,
-    update_links,
-    write_aliases,
-)
+from cryopick.pipeline.project_aliases import read_aliases, require_alias_name, write_aliases
 from cryopick.pipeline.project_decisions import Decision, add_decision, read_decisions
 from cryopick.pipeline.project_index import Index
-from cryopick.pipeline.project_layout import (
-    JOBS,
-    RUN,
-    STEP,
-    job_folder_name,
-    list_job_folders,
-    now,
-    require_step_name,
-)
+from cryopick.pipeline.project_layout import RUN, list_job_folders, now, require_step_name
 from cryopick.pipeline.project_lease import Lease, LeaseTimes
-from cryopick.pipeline.project_numbers import (
-    REMOVED,
-    drop_missing,
-    last_number,
-    removed_numbers,
-)
+from cryopick.pipeline.project_numbers import REMOVED, claim_folder
 from cryopick.pipeline.project_opening import (
     describe_under_lease,
+    put_right,
     require_current,
     require_openable,
 )
@@ -135,7 +111,7 @@ class Project:
         lease = Lease(folder, command=command, times=times, tell=tell).acquire()
         try:
             project = cls(folder, describe_under_lease(folder, create=create), lease)
-            project._put_right()
+            project.notes += put_right(folder, project.jobs())
             return project
         except BaseException:
             lease.release()
@@ -270,7 +246,7 @@ class Project:
         require_step_name(step)
         self.require_lease()
         require_space(self.folder, _ROOM)
-        folder = self._claim(step)
+        folder = claim_folder(self.folder, step, self.jobs().values())
         record = StepRecord(
             number=int(folder.name.split("_")[0]),
             step=step,
@@ -459,41 +435,8 @@ class Project:
         """Open the index for reading; it is up to date, and to be closed by the caller."""
         return Index.for_reading(self.folder)
 
-    def _claim(self, step: str) -> Path:
-        """Make the folder of the next number. Whoever makes it has the number."""
-        jobs = make_folder(self.folder / JOBS)
-        number = last_number(self.folder, self.jobs().values())
-        while True:
-            number += 1
-            folder = jobs / job_folder_name(number, step)
-            with output_errors(folder):
-                try:
-                    folder.mkdir()
-                except FileExistsError:
-                    continue
-                if len(list(jobs.glob(f"{number:04d}_*"))) > 1:  # one that has lost its lease
-                    folder.rmdir()
-                    continue
-                sync_folder(jobs)
-            return folder
-
     def _change(self, number: int, *, seconds: float = 0.0, **values: Any) -> StepRecord:
         before = self.job(number)
         record = replace(before, seconds=round(before.seconds + seconds, 3), **values)
         write_step(self.job_folder(number), record)
         return record
-
-    def _put_right(self) -> None:
-        """Clear away what a killed manager had begun and not finished."""
-        remove_leftovers(self.folder, is_deep=False)
-        removed, jobs = removed_numbers(self.folder, REMOVED), self.jobs()
-        for number, folder in list_job_folders(self.folder).items():
-            if number not in jobs or not jobs[number].is_done:
-                remove_leftovers(folder, is_deep=False)
-            if not (folder / STEP).exists():
-                with contextlib.suppress(OSError):  # something is in it: `verify` says so
-                    folder.rmdir()
-                if number in removed:
-                    shutil.rmtree(folder, ignore_errors=True)
-        self.notes += drop_missing(self.folder)
-        update_links(self.folder, self.aliases())

@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 
+from cryopick.io.atomic import make_folder, output_errors, sync_folder
 from cryopick.pipeline.project_aliases import read_aliases, write_aliases
 from cryopick.pipeline.project_decisions import add_decision, read_decisions
-from cryopick.pipeline.project_layout import JOBS, list_job_folders, parse_job_folder
+from cryopick.pipeline.project_layout import (
+    JOBS,
+    job_folder_name,
+    list_job_folders,
+    parse_job_folder,
+)
 from cryopick.pipeline.project_records import StepRecord
 
-__all__ = ["MISSING", "REMOVED", "drop_missing", "last_number", "removed_numbers"]
+__all__ = [
+    "MISSING",
+    "REMOVED",
+    "claim_folder",
+    "drop_missing",
+    "last_number",
+    "removed_numbers",
+]
 
 REMOVED = "jobs removed"  # a choice, by `clean`
 MISSING = "jobs missing"  # folders that somebody has deleted while an alias stood for them
@@ -51,6 +64,42 @@ def last_number(project: Path, jobs: Iterable[StepRecord]) -> int:
             *(number for job in jobs for number in _inputs_of(project, job)),
         ]
     )
+
+
+def claim_folder(project: Path, step: str, jobs: Iterable[StepRecord]) -> Path:
+    """Make the folder of the next job. Whoever makes it has the number.
+
+    Parameters
+    ----------
+    project
+        The folder.
+    step
+        Of the job.
+    jobs
+        Records of all jobs that are there.
+
+    Raises
+    ------
+    ProjectError
+        If the file of aliases is broken.
+    OutputError
+        If it cannot be made.
+    """
+    parent = make_folder(project / JOBS)
+    number = last_number(project, jobs)
+    while True:
+        number += 1
+        folder = parent / job_folder_name(number, step)
+        with output_errors(folder):
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            if len(list(parent.glob(f"{number:04d}_*"))) > 1:  # one that has lost its lease
+                folder.rmdir()
+                continue
+            sync_folder(parent)
+        return folder
 
 
 def drop_missing(project: Path) -> list[str]:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from cryopick.errors import ProjectError
-from cryopick.io.atomic import make_folder
-from cryopick.pipeline.project_layout import DESCRIPTION, LOCK
+from cryopick.io.atomic import make_folder, remove_leftovers
+from cryopick.pipeline.project_aliases import read_aliases, update_links
+from cryopick.pipeline.project_layout import DESCRIPTION, LOCK, STEP, list_job_folders
+from cryopick.pipeline.project_numbers import REMOVED, drop_missing, removed_numbers
+from cryopick.pipeline.project_records import StepRecord
 from cryopick.pipeline.project_schema import (
     SCHEMA,
     ProjectDescription,
@@ -17,7 +23,7 @@ from cryopick.pipeline.project_schema import (
     write_description,
 )
 
-__all__ = ["describe_under_lease", "require_current", "require_openable"]
+__all__ = ["describe_under_lease", "put_right", "require_current", "require_openable"]
 
 
 def require_openable(folder: Path, *, create: bool) -> None:
@@ -89,6 +95,43 @@ def require_current(folder: Path) -> ProjectDescription:
             remedy=f"Bring it up with: cryopick project rebuild {folder}",
         )
     return found
+
+
+def put_right(folder: Path, jobs: Mapping[int, StepRecord]) -> list[str]:
+    """Clear away what a killed manager had begun and not finished.
+
+    Parameters
+    ----------
+    folder
+        Of the project, whose lease this process holds.
+    jobs
+        Records of its jobs, by number.
+
+    Returns
+    -------
+    list of str
+        Sentences for the user.
+
+    Raises
+    ------
+    ProjectError
+        If the file of aliases is broken.
+    OutputError
+        If it cannot be written.
+    """
+    remove_leftovers(folder, is_deep=False)
+    removed = removed_numbers(folder, REMOVED)
+    for number, job in list_job_folders(folder).items():
+        if number not in jobs or not jobs[number].is_done:
+            remove_leftovers(job, is_deep=False)
+        if not (job / STEP).exists():
+            with contextlib.suppress(OSError):  # something is in it: `verify` says so
+                job.rmdir()
+            if number in removed:
+                shutil.rmtree(job, ignore_errors=True)
+    notes = drop_missing(folder)
+    update_links(folder, read_aliases(folder))
+    return notes
 
 
 def _require_new(folder: Path, *, create: bool) -> None:
