@@ -37,6 +37,7 @@ from cryopick.class2d.stream_round import (
     maintain,
     part_class,
     reference_drift,
+    renumbered,
     settle,
     shares_of,
 )
@@ -46,7 +47,6 @@ from cryopick.errors import ParameterError
 __all__ = ["StreamClassifier"]
 
 _ITERATIONS = 3  # that make the classes of a later round
-_CLOSING = 8  # of the closing pass
 
 
 class StreamClassifier:
@@ -282,37 +282,32 @@ class StreamClassifier:
         )
 
     def finish(self, state: StreamState, progress: Progress | None = None) -> StreamState:
-        """Do the closing pass: iterations of EM over all particles, in all orders.
+        """Do the closing pass: EM from a cold start over all particles, in all orders.
+
+        What rounds have settled on early does not bind it. Classes get the numbers of those that
+        they resemble most; `StreamState.drift` tells how much.
 
         Parameters
         ----------
         state
             Of the last round. References that are fixed stay so, and nothing is done.
         progress
-            Called with the particles done and in all.
+            Called with the particles done and in all, of each iteration.
         """
         if state.is_anchored:
             return state
-        n, engine = len(self.source), self._engine
-        weights = state.weights(self.parameters.forgetting)
-        count = Count((_CLOSING + 2) * n, progress)
+        engine, k = self._engine, len(state.em.shares)
         with one_core(), torch.no_grad():
             before = engine.use_basis(self._resumed(state), None, state.em.n_rings)
-            found = maintain(engine, before, seed=self.parameters.seed + state.version)
-            em = found.em
-            for _ in range(_CLOSING):
-                em = iterate(engine, em, np.arange(n), weights, count)
-            for _ in range(2):
-                em = settle(engine, em, weights, count)
+        engine.parameters = replace(engine.parameters, classes=k)
+        em = engine.start()
+        while not em.is_finished:
+            em = engine.advance(em, progress)
+        with one_core(), torch.no_grad():
+            em = renumbered(engine, before, em)
             drift = reference_drift(engine, before, em)
             em = engine.use_basis(em, state.basis, em.n_rings)
-        return replace(
-            state,
-            version=state.version + 1,
-            em=em,
-            drift=drift,
-            changes=found.changes,
-        )
+        return replace(state, version=state.version + 1, em=em, drift=drift, changes=())
 
     def _renew(self, state: StreamState, progress: Progress | None) -> StreamState:
         """Make the classes anew from a sample of all, and assign every particle to them."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from cryopick.class2d.em_course import Progress
@@ -25,6 +26,7 @@ __all__ = [
     "maintain",
     "part_class",
     "reference_drift",
+    "renumbered",
     "settle",
     "shares_of",
 ]
@@ -191,6 +193,26 @@ def reference_drift(engine: StreamEngine, before: EmState, after: EmState) -> ND
     found = compare_classes(one, other, engine.layout.basis(rings), noise=noise).correlation
     drift: NDArray[np.float32] = (1 - torch.diagonal(found)).clamp(0, 1).float().numpy()
     return drift
+
+
+def renumbered(engine: StreamEngine, before: EmState, after: EmState) -> EmState:
+    """Give classes the numbers of those before that they resemble most, taken together."""
+    rings = min(before.n_rings, after.n_rings)
+    one, other = (engine.harmonics_of(em, rings) for em in (before, after))
+    noise = after.noise.mean(0)[:rings]
+    found = compare_classes(one, other, engine.layout.basis(rings), noise=noise).correlation
+    _, place = linear_sum_assignment(found.numpy(), maximize=True)
+    new_number = np.argsort(place).astype(np.int32)
+    poses = after.poses.copy()
+    poses.class_index[:] = new_number[poses.class_index]
+    order = torch.from_numpy(place)
+    return replace(
+        after,
+        poses=poses,
+        harmonics=after.harmonics[order],
+        shares=after.shares[order],
+        own_gain=after.own_gain[order],
+    )
 
 
 def shares_of(counts: NDArray[Any]) -> Tensor:
