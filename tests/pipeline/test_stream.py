@@ -22,7 +22,7 @@ from stream_world import (
     whole,
 )
 
-from cryopick.errors import DataError, ParameterError, ProjectError
+from cryopick.errors import DataError, ParameterError, ProjectError, TableError
 from cryopick.io.mrc import write_mrc
 from cryopick.io.star import read_star
 from cryopick.pipeline.class2d_parameters import MachineParameters
@@ -242,6 +242,19 @@ def test_what_cannot_be_done_is_said(given, error, sentence):
     inputs = [given.pop("inputs")] if "inputs" in given else []
     with pytest.raises(error, match=sentence):
         stream(*inputs, **given)
+
+
+def test_a_stream_that_cannot_begin_leaves_the_folder_free():
+    particles = whole(60)
+    with pytest.raises(ParameterError, match="must fit in the box"):
+        stream(diameter=500.0)
+    without = particles.rows.drop(columns=["defocus_u", "defocus_v", "defocus_angle"])
+    lost = Particles(rows=without, optics=particles.optics, source=particles.source)
+    write_particles(Path("lost.star"), lost)
+    with pytest.raises(TableError, match="begin with --ctf none"):
+        stream("lost.star")
+
+    assert stream(iterations=2).values["n_particles"] == 60
 
 
 def test_references_without_a_pixel_size_are_refused():

@@ -8,8 +8,9 @@ again, the stream goes on after the last one, and no particle is lost or counted
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import torch
 from cryopick.class2d.stream import StreamClassifier
 from cryopick.class2d.stream_parameters import StreamParameters
 from cryopick.class2d.stream_state import StreamState
-from cryopick.errors import DataError, OutputError, ParameterError
+from cryopick.errors import CryopickError, DataError, OutputError, ParameterError, ProjectError
 from cryopick.execution.local import require_devices
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.io.atomic import write_json
@@ -127,11 +128,26 @@ def classify_stream(
         read = kept_averages(references) or references
         identity["references"] = f"{references} ({identity_of(read)})"
     job = stream_job(out, identity, inputs=inputs, overwrite=overwrite)
-    with job:
+    with _forgotten_if_not_begun(Path(out)), job:
         stream = Stream(
             inputs, job, parameters, compute, given, pixel_size, progress=progress, tell=tell
         )
         return StreamResult(values=stream.go())
+
+
+@contextlib.contextmanager
+def _forgotten_if_not_begun(out: Path) -> Iterator[None]:
+    """Free the folder for other parameters if a stream cannot begin with these."""
+    is_new = not (out / "job.json").exists()
+    try:
+        yield
+    except ProjectError:  # the folder is somebody else's
+        raise
+    except CryopickError:
+        if is_new and not any((out / "rounds").glob("*/round.json")):
+            for name in ("job.json", ARRIVALS):
+                (out / name).unlink(missing_ok=True)
+        raise
 
 
 def stream_job(
@@ -272,11 +288,12 @@ class Stream:
             self._do(len(self._feed))
         last = self._rounds.last
         if last is None:
-            refused = next(iter(self._feed.refused.values()), "")
+            for error in self._feed.errors.values():
+                raise error
             raise DataError(
                 "the stream",
                 must="bring particles before it ends",
-                got="none" + (f"; {refused}" if refused else ""),
+                got="none",
                 remedy="Check the names of its tables",
             )
         if self._compute.full_pass and last.values["kind"] != "full pass":

@@ -65,8 +65,8 @@ class ParticleFeed:
 
     Attributes
     ----------
-    refused : dict
-        A sentence for each table that is not taken, or not any further, by its name.
+    errors : dict
+        What is wrong with each table that is not taken, or not any further, by its name.
     n_twice : int
         Particles that were named before.
 
@@ -87,7 +87,7 @@ class ParticleFeed:
         self._inputs = [Path(i) for i in inputs]
         self._list = Path(folder) / ARRIVALS
         self._pixel_size, self._check = pixel_size, check
-        self.refused: dict[str, str] = {}
+        self.errors: dict[str, CryopickError] = {}
         self.n_twice = 0
         self._seen: dict[str, str] = {}  # stamp of each table when it was last read
         self._read_rows: dict[str, int] = {}  # rows looked at, in the list or named twice
@@ -103,6 +103,11 @@ class ParticleFeed:
 
     def __len__(self) -> int:
         return sum(map(len, self._arrivals))
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Give a sentence for each table that is not taken, or not any further."""
+        return {name: str(error) for name, error in self.errors.items()}
 
     def take(self, first: int, stop: int, *, target: Path) -> Particles:
         """Read particles by their place in the order of arrival.
@@ -151,7 +156,7 @@ class ParticleFeed:
         for path in self._files():
             name = str(path)
             stamp = _stamp(path)
-            if not stamp or stamp == self._seen.get(name) or name in self.refused:
+            if not stamp or stamp == self._seen.get(name) or name in self.errors:
                 continue
             if not is_last and _age(path) < _SETTLED:
                 continue
@@ -159,7 +164,7 @@ class ParticleFeed:
                 found, is_whole = self._look(path, is_last=is_last)
             except CryopickError as error:
                 if is_last:
-                    self.refused[name] = str(error)
+                    self.errors[name] = error
                 continue
             fresh += found
             if is_whole:
@@ -189,13 +194,11 @@ class ParticleFeed:
         stop = self._whole_rows(table, first)
         if is_last and stop < len(table):
             missing = str(resolve_path(str(table.rows["image"].iloc[stop]), table.source))
-            self.refused[name] = str(
-                FormatError(
-                    missing,
-                    must=f"hold the images that {name} lists",
-                    got=f"no image for row {stop + 1}",
-                    remedy="Start again when it is whole",
-                )
+            self.errors[name] = FormatError(
+                missing,
+                must=f"hold the images that {name} lists",
+                got=f"no image for row {stop + 1}",
+                remedy="Start again when it is whole",
             )
         hashes = _hashes(self._names(table))[first:stop]
         is_new = np.array([h not in self._known for h in hashes.tolist()], bool)
@@ -219,7 +222,7 @@ class ParticleFeed:
         try:
             self._check(table)
         except CryopickError as error:
-            self.refused[name] = str(error)
+            self.errors[name] = error
             raise
 
     def _require_grown(self, name: str, table: Particles, first: int) -> None:
@@ -232,7 +235,7 @@ class ParticleFeed:
                 got=f"{len(table)} other rows where {first} were taken",
                 remedy="Give new particles in a table of their own",
             )
-            self.refused[name] = str(error)
+            self.errors[name] = error
             raise error
 
     def _whole_rows(self, table: Particles, first: int) -> int:
