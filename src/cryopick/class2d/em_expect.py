@@ -168,7 +168,7 @@ class WeightedImages:
     optics: Tensor  # (n,) optics group
     plain: Tensor  # (R, n): w / sigma^2
     inverse: Tensor  # (R, n): the same over the square of the image's norm
-    lens: Tensor  # (H, R, n): what white noise has been multiplied by
+    lens: Tensor  # (H, R, n): what noise has been multiplied by since it passed the mask
 
     def part(self, images: slice) -> WeightedImages:
         """Take some of the images."""
@@ -244,11 +244,12 @@ def weigh_images(work: Expectation, indices: NDArray[np.int64]) -> WeightedImage
     real, imaginary = sampler.sample(images)
     optics = torch.from_numpy(source.optics_numbers[indices]).to(device)
     is_multiplied = torch.from_numpy(source.is_premultiplied).to(device)[optics]
-    lens = ctf = _ctf_of(work, indices, optics)
+    ctf = _ctf_of(work, indices, optics)
+    lens = torch.where(is_multiplied, 1.0, ctf)
     if work.ctf == "wiener":
         restored = _wiener_filter(ctf, is_multiplied, basis)
         real, imaginary = real * restored, imaginary * restored
-        lens = torch.where(is_multiplied, ctf, 1.0) * restored
+        lens = torch.where(is_multiplied, (ctf**2).mean(0).sqrt(), 1.0) * restored
         ctf, is_multiplied = torch.ones_like(ctf), torch.zeros_like(is_multiplied)
     rest = before - whole * geometry.working_pixel
     kx, ky = basis.wave_vectors
@@ -295,7 +296,7 @@ def _ctf_of(work: Expectation, indices: NDArray[np.int64], optics: Tensor) -> Te
 
 
 def _wiener_filter(ctf: Tensor, is_multiplied: Tensor, basis: RingBasis) -> Tensor:
-    """CTF / (CTF^2 + w), w a tenth of the mean CTF^2 (Grigorieff 1998), (H, R, n).
+    """CTF / (CTF^2 + w), w a tenth of the mean CTF^2 as in Xmipp, (H, R, n).
 
     Images that have been multiplied by their CTF already are only divided.
     """

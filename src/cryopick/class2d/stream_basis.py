@@ -3,14 +3,15 @@
 Rotations mix no two angular orders, so the covariance of randomly turned particles falls into one
 matrix over rings for each order m, and its eigenvectors are a basis that is closed under rotation.
 With z = sqrt(w) CTF X / sigma the whitened harmonics of an image, and N_m what noise of power 1
-gives there (it passes the mask and the CTF: N_m = P_m <CTF CTF'> sqrt(w w'), P_m of
-`ring_prior.mask_noise`),
+gives there (it passes the mask, then the CTF: N_m = P_m <CTF CTF'> sqrt(w w'), P_m of
+`ring_prior.mask_noise`; what is multiplied before the mask has <CTF^2>^1/2 <CTF'^2>^1/2 instead),
 
     L^-1 (1/n sum z z^H) L^-H,    N_m = L L^H,
 
 has the eigenvalues of white noise, at most (1 + sqrt(R / n))^2 (Marchenko & Pastur, 1967), where
 there is no signal. Components above that edge, or those that hold a share of the variance above
-the noise, are kept. Orders without one drop out of the search.
+the noise, are kept. Orders without one drop out of the search. For images multiplied by their CTF
+before the mask, what the mask carries from ring to ring is neglected, and more is kept than needed.
 
 The sums of two sets of particles add up to those of their union. Kritchman & Nadler (Chemometr.
 Intell. Lab. Syst. 94 (2008) 19) give the rule for the edge, Zhao, Shkolnisky & Singer (IEEE Trans.
@@ -44,7 +45,7 @@ _SEEN = 1e-3  # of the largest noise of an order: rings with less see nothing th
 _WELL_SEEN = 0.5  # likewise, to measure the level of the noise
 _RIDGE = 1e-3
 _QUIET = 0.2  # quantile over the orders of a ring that is taken for noise alone
-_BEYOND = 2.0  # spreads of the largest eigenvalue of noise that the edge is put higher
+_BEYOND = 3.0  # spreads of the largest eigenvalue of noise that the edge is put higher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +53,20 @@ class CovarianceSums:
     """Sums over particles; those of two sets of them `merge`."""
 
     products: Tensor  # (B, R, R) complex128: sum of z z^H
-    lens: Tensor  # (R, R) float64: sum of CTF CTF', the mean over angles
+    lens: Tensor  # (R, R) float64: sum of CTF CTF', the mean over angles; 1 of premultiplied images
+    before: Tensor  # (R,) float64: sum of CTF^2 of premultiplied images, 1 of others
     count: int
 
     @classmethod
     def empty(cls, basis: RingBasis) -> Self:
         """Make sums of nothing."""
         r = basis.n_rings
-        products = torch.zeros(basis.n_orders, r, r, dtype=torch.complex128)
-        return cls(products=products, lens=torch.zeros(r, r, dtype=torch.float64), count=0)
+        return cls(
+            products=torch.zeros(basis.n_orders, r, r, dtype=torch.complex128),
+            lens=torch.zeros(r, r, dtype=torch.float64),
+            before=torch.zeros(r, dtype=torch.float64),
+            count=0,
+        )
 
     def merge(self, other: CovarianceSums) -> CovarianceSums:
         """Add the sums of other particles; neither is changed.
@@ -80,6 +86,7 @@ class CovarianceSums:
         return CovarianceSums(
             products=self.products + other.products,
             lens=self.lens + other.lens,
+            before=self.before + other.before,
             count=self.count + other.count,
         )
 
@@ -93,6 +100,7 @@ class CovarianceSums:
         return cls(
             products=torch.from_numpy(np.array(arrays["products"])),
             lens=torch.from_numpy(np.array(arrays["lens"])),
+            before=torch.from_numpy(np.array(arrays["before"])),
             count=int(arrays["count"]),
         )
 
@@ -154,7 +162,7 @@ def sum_covariance(
     """
     basis = work.basis
     sums = CovarianceSums.empty(basis)
-    products, lens = sums.products, sums.lens
+    products, lens, before = sums.products, sums.lens, sums.before
     for start in range(0, len(indices), _TILE):
         weighted = weigh_images(work, indices[start : start + _TILE])
         tile = shift_tile(
@@ -171,7 +179,8 @@ def sum_covariance(
         products += (z @ z.mH).to(products)
         by_ring = weighted.lens.permute(1, 0, 2).flatten(1)  # (R, H n)
         lens += (by_ring @ by_ring.T / basis.n_angles).to(lens)
-    return CovarianceSums(products=products, lens=lens, count=len(indices))
+        before += weighted.ctf_power.sum(1).to(before)
+    return CovarianceSums(products=products, lens=lens, before=before, count=len(indices))
 
 
 def make_reduced_basis(
@@ -203,7 +212,7 @@ def make_reduced_basis(
         Of the result.
     """
     count = max(sums.count, 1)
-    root = basis.weights.double().sqrt()
+    root = (basis.weights.double().cpu() * sums.before / count).sqrt()
     shape = share * root[:, None] * root * sums.lens / count
     noise = noise_covariance.double() * shape
     values, n_seen = _eigenvalues(sums.products / count, noise)
