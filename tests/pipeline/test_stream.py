@@ -182,7 +182,7 @@ def test_the_full_pass_at_the_end_tells_the_difference():
 
     assert values["kind"] == "full pass"
     assert values["n_new"] == 0
-    assert 0 <= values["changed"]["class"] < 0.3
+    assert 0 < values["changed"]["class"] < 1  # six classes of four shapes can be cut otherwise
     assert purity(particles_in()) > 0.9
 
 
@@ -232,12 +232,13 @@ def test_other_parameters_need_another_folder_or_overwrite():
     ("given", "error", "sentence"),
     [
         ({"classes": 3}, ParameterError, "must be the number of averages in --references, 4"),
+        ({"full_pass": True, "references": True}, ParameterError, "--full-pass must be left out"),
         ({"inputs": "none.star"}, DataError, "must bring particles before it ends"),
     ],
 )
 def test_what_cannot_be_done_is_said(given, error, sentence):
     whole(60)
-    if "classes" in given:
+    if "classes" in given or "references" in given:
         given = given | {"references": given_references()}
     inputs = [given.pop("inputs")] if "inputs" in given else []
     with pytest.raises(error, match=sentence):

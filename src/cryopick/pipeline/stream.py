@@ -40,6 +40,8 @@ from cryopick.pipeline.stream_output import (
     read_class_table,
     read_state,
     read_sums,
+    round_sentence,
+    round_values,
     write_class_table,
     write_state,
     write_sums,
@@ -120,6 +122,13 @@ def classify_stream(
             must=f"be the number of averages in --references, {len(given.images)}",
             got=parameters.classes,
             remedy="Leave it out",
+        )
+    if given is not None and compute.full_pass:
+        raise ParameterError(
+            "--full-pass",
+            must="be left out with --references, which stay as they are",
+            got="both",
+            remedy="Leave out one of them",
         )
     if given is not None:
         parameters = replace(parameters, classes=len(given.images))
@@ -332,14 +341,13 @@ class Stream:
             source.images.close()
 
     def _do_full_pass(self, last: Round) -> Round:
-        """Classify all particles by EM from the classes there are, and tell the difference."""
+        """Classify all particles by EM, and tell the difference."""
         assert self._state is not None
         started, before = time.monotonic(), self._state
         source = self._open(self._n_done)
         work = self._round(source)
         try:
-            averages = work.average(before).averages.unmasked.cpu()
-            state = work.full_pass(before, averages)
+            state = work.full_pass(before)
             final = work.average(state)
             return self._commit(
                 work, state, final, before, self._n_done, kind="full pass", started=started
@@ -405,29 +413,17 @@ class Stream:
             write_scipion_classes(folder / "classes.sqlite", tables)
         write_state(folder, state, self._screen)
         write_sums(folder, final.sums)
-        images = work.source.images
         values = {
             "kind": kind,
             "n_particles": stop,
             "n_new": stop - self._n_done,
-            "n_useful": len(work.source),
-            "n_junk": int((state.em.poses.junk_probability > 0.5).sum()),
-            "box_size": images.box_size,
-            "pixel_size": images.pixel_size,
-            "version": state.version,
-            "resolution": round(float(state.em.resolution), 3),
-            "n_classes": len(classes),
-            "n_occupied": int((classes["particle_count"] > 0).sum()),
-            "drift": _mean_of_known(classes["drift"].to_numpy()),
-            "changed": _changes(before, state),
-            "merged": int((classes["merged_into"] > 0).sum()),
-            "split": int((classes["split_from"] > 0).sum()),
+            **round_values(work.source, state, before, classes),
             "seconds": round(time.monotonic() - started, 2),
         }
         made = self._rounds.commit(folder, values, passing=_PASSING)
         self._state, self._classes = state, classes
         self._tell_status(made, is_closed=False)
-        self._tell(_sentence(made))
+        self._tell(round_sentence(made))
         return made
 
     def _tell_status(self, last: Round, *, is_closed: bool) -> dict[str, Any]:
@@ -458,35 +454,3 @@ class Stream:
             raise
         except Exception as error:
             self._tell(f"Warning: the report could not be drawn: {error}")
-
-
-def _mean_of_known(values: np.ndarray) -> float | None:
-    known = values[np.isfinite(values)]
-    return round(float(known.mean()), 4) if len(known) else None
-
-
-def _changes(before: StreamState | None, after: StreamState) -> dict[str, float] | None:
-    """Compare the particles that both know: share with another class, rotation of the others."""
-    if before is None:
-        return None
-    old, new = before.em.poses, after.em.poses
-    n = len(old)
-    both = old.is_member & new.is_member[:n]
-    if not both.any():
-        return None
-    is_same = both & (old.class_index == new.class_index[:n])
-    turn = (new.psi[:n] - old.psi + 180) % 360 - 180
-    return {
-        "class": round(float(1 - is_same.sum() / both.sum()), 4),
-        "psi": round(float(np.abs(turn[is_same]).mean()), 3) if is_same.any() else 0.0,
-    }
-
-
-def _sentence(made: Round) -> str:
-    v = made.values
-    changed = v["changed"]
-    moved = "" if changed is None else f", {changed['class']:.0%} of the others changed class"
-    return (
-        f"Round {made.number}: {v['n_particles']:,} particles, {v['n_new']:,} of them new{moved}; "
-        f"{v['n_occupied']} classes, {v['resolution']:.1f} A."
-    )

@@ -14,7 +14,8 @@ from cryopick.class2d.stream_state import StreamState
 from cryopick.io.atomic import writing
 from cryopick.io.star import read_star, write_star
 from cryopick.io.xmd import write_xmd
-from cryopick.pipeline.stream_source import ImageScreen
+from cryopick.pipeline.stream_rounds import Round
+from cryopick.pipeline.stream_source import ImageScreen, StreamSource
 from cryopick.tables.classification import Classification
 from cryopick.tables.model import Particles
 from cryopick.tables.xmipp import write_xmd_particles
@@ -27,6 +28,8 @@ __all__ = [
     "read_class_table",
     "read_state",
     "read_sums",
+    "round_sentence",
+    "round_values",
     "write_class_table",
     "write_state",
     "write_xmd_tables",
@@ -181,3 +184,66 @@ def write_xmd_tables(folder: Path, classification: Classification) -> None:
         {"ref": classes["class_number"], "image": names, "classCount": classes["particle_count"]}
     )
     write_xmd(folder / "classes_classes.xmd", {"particles": table})
+
+
+def round_values(
+    source: StreamSource, state: StreamState, before: StreamState | None, classes: pd.DataFrame
+) -> dict[str, Any]:
+    """Gather what the record of a round says of what was found.
+
+    Parameters
+    ----------
+    source
+        All particles.
+    state, before
+        After this round and the one before it.
+    classes
+        From `class_table`.
+    """
+    return {
+        "n_useful": len(source),
+        "n_junk": int((state.em.poses.junk_probability > 0.5).sum()),
+        "box_size": source.images.box_size,
+        "pixel_size": source.images.pixel_size,
+        "version": state.version,
+        "resolution": round(float(state.em.resolution), 3),
+        "n_classes": len(classes),
+        "n_occupied": int((classes["particle_count"] > 0).sum()),
+        "drift": _mean_of_known(classes["drift"].to_numpy()),
+        "changed": _changes(before, state),
+        "merged": int((classes["merged_into"] > 0).sum()),
+        "split": int((classes["split_from"] > 0).sum()),
+    }
+
+
+def _mean_of_known(values: np.ndarray) -> float | None:
+    known = values[np.isfinite(values)]
+    return round(float(known.mean()), 4) if len(known) else None
+
+
+def _changes(before: StreamState | None, after: StreamState) -> dict[str, float] | None:
+    """Compare the particles that both know: share with another class, rotation of the others."""
+    if before is None:
+        return None
+    old, new = before.em.poses, after.em.poses
+    n = len(old)
+    both = old.is_member & new.is_member[:n]
+    if not both.any():
+        return None
+    is_same = both & (old.class_index == new.class_index[:n])
+    turn = (new.psi[:n] - old.psi + 180) % 360 - 180
+    return {
+        "class": round(float(1 - is_same.sum() / both.sum()), 4),
+        "psi": round(float(np.abs(turn[is_same]).mean()), 3) if is_same.any() else 0.0,
+    }
+
+
+def round_sentence(made: Round) -> str:
+    """Say in one line what a round has found."""
+    v = made.values
+    changed = v["changed"]
+    moved = "" if changed is None else f", {changed['class']:.0%} of the others changed class"
+    return (
+        f"Round {made.number}: {v['n_particles']:,} particles, {v['n_new']:,} of them new{moved}; "
+        f"{v['n_occupied']} classes, {v['resolution']:.1f} A."
+    )

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from cryopick.class2d.average_sums import AverageSums
-from cryopick.class2d.em import EmClassifier
 from cryopick.class2d.stream import StreamClassifier
 from cryopick.class2d.stream_parameters import StreamParameters
 from cryopick.class2d.stream_state import StreamState
@@ -126,23 +125,10 @@ class StreamRound:
         parted = self._classifier.subdivide(state, class_index, parts, report)
         return replace(parted, round=state.round + 1)
 
-    def full_pass(self, state: StreamState, averages: Tensor) -> StreamState:
-        """Classify all particles by EM, begun from the averages of the stream."""
-        classifier = EmClassifier(
-            self.source,
-            self._engine,
-            devices=self._compute.devices,
-            threads=self._compute.n_threads,
-            poses=state.em.poses,
-        )
-        report = self._reporter("Classifying all once more")
-        try:
-            em = classifier.start(averages, reference_pixel_size=self.source.pixel_size)
-            while not em.is_finished:
-                em = classifier.advance(em, report)
-        finally:
-            classifier.close()
-        return replace(state, em=em, round=state.round + 1, version=state.version + 1)
+    def full_pass(self, state: StreamState) -> StreamState:
+        """Classify all particles by EM from a cold start; classes keep the nearest number."""
+        found = self._classifier.finish(state, self._reporter("Classifying all once more"))
+        return replace(found, round=state.round + 1)
 
     def average(
         self, state: StreamState, *, before: AverageSums | None = None, first: int = 0

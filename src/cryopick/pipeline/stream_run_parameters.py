@@ -23,8 +23,8 @@ class StreamRunParameters(MachineParameters):
     )  # fmt: skip
     poll: float = option(5.0, help="Pause between two looks for new particles.", unit="s", above=0)
     full_pass: bool = option(
-        default=False, help="At the end, classify all particles once more with class2d em, begun "
-        "from the classes, and tell the difference.",
+        default=False, help="At the end, classify all particles once more, as class2d em does from "
+        "a cold start, and tell the difference.",
     )  # fmt: skip
     xmd: bool = option(default=False, help="Write Xmipp's tables as well.")
     scipion: bool = option(
