@@ -61,11 +61,11 @@ def test_class_numbers_are_kept_from_round_to_round() -> None:
     assert (last.drift < 0.1).all()
 
 
-@pytest.mark.parametrize("kind", ["plain", "flipped", "multiplied", "none"])
+@pytest.mark.parametrize("kind", ["plain", "flipped", "multiplied"])
 @pytest.mark.parametrize("ctf", ["full", "wiener"])
 def test_the_lens_is_honoured_whatever_has_been_done_to_the_images(kind: str, ctf: str) -> None:
     given = world(400, noise=1.0, kind=kind)
-    options = parameters(classes=4, ctf="none" if kind == "none" else ctf)
+    options = parameters(classes=4, ctf=ctf)
     state = against_views(given, (400,), options)
     assert (state.em.poses.class_index == given.label).mean() > 0.97
     turn = (state.em.poses.psi - given.psi + 180) % 360 - 180
@@ -233,23 +233,27 @@ def test_fixed_references_need_no_more_particles_than_classes() -> None:
     [
         ("create", r"classes must be at most the number of particles, 5; got 6\."),
         ("shrink", r"particles must begin with the 60 of the round before; got 5\."),
+        ("unassigned", r"particles must be the 60 that have been assigned; got 80\."),
         ("class", r"class must be from 1 to 4; got 9\."),
         ("parts", r"parts must be from 2 to the members of the class, \d+; got 1\."),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_a_sentence(act: str, sentence: str) -> None:
-    given = world(60)
+    given = world(80)
     few = StreamClassifier(given.upto(5), parameters())
+    whole, more = (StreamClassifier(given.upto(n), parameters()) for n in (60, 80))
     state = against_views(given, (60,), parameters(classes=4))
     acts = {
         "create": few.create,
+        "unassigned": lambda: more.subdivide(state, 0, 2),
         "shrink": lambda: few.extend(state),
-        "class": lambda: few.subdivide(state, 8, 2),
-        "parts": lambda: few.subdivide(state, int(state.em.poses.class_index[0]), 1),
+        "class": lambda: whole.subdivide(state, 8, 2),
+        "parts": lambda: whole.subdivide(state, int(state.em.poses.class_index[0]), 1),
     }
     with pytest.raises(ParameterError, match=sentence):
         acts[act]()
-    few.close()
+    for classifier in (few, whole, more):
+        classifier.close()
 
 
 def test_a_source_without_new_particles_changes_nothing() -> None:

@@ -247,8 +247,9 @@ class StreamClassifier:
         Raises
         ------
         ParameterError
-            If there is no such class, or it has too few members.
+            If there is no such class, it has too few members, or particles are not assigned yet.
         """
+        self._require_all(state)
         k, poses = len(state.em.shares), state.em.poses
         if not 0 <= class_index < k:
             raise ParameterError(
@@ -293,7 +294,13 @@ class StreamClassifier:
             Of the last round. References that are fixed stay so, and nothing is done.
         progress
             Called with the particles done and in all, of each iteration.
+
+        Raises
+        ------
+        ParameterError
+            If particles of the source are not assigned yet.
         """
+        self._require_all(state)
         if state.is_anchored:
             return state
         engine, k = self._engine, len(state.em.shares)
@@ -308,6 +315,15 @@ class StreamClassifier:
             drift = reference_drift(engine, before, em)
             em = engine.use_basis(em, state.basis, em.n_rings)
         return replace(state, version=state.version + 1, em=em, drift=drift, changes=())
+
+    def _require_all(self, state: StreamState) -> None:
+        if state.n_seen != len(self.source):
+            raise ParameterError(
+                "particles",
+                must=f"be the {state.n_seen} that have been assigned",
+                got=len(self.source),
+                remedy="Extend the state first",
+            )
 
     def _renew(self, state: StreamState, progress: Progress | None) -> StreamState:
         """Make the classes anew from a sample of all, and assign every particle to them."""

@@ -129,10 +129,10 @@ class StreamEngine(EmClassifier):
         self.layout.limit_orders(None if basis is None else (basis.n_orders, basis.n_rings))
 
     def use_basis(self, em: EmState, basis: ReducedBasis | None, n_rings: int) -> EmState:
-        """Go on with so many rings, in the orders that the reduced basis has."""
+        """Carry the averages to so many rings, in the orders that the reduced basis has."""
         self.layout.limit_orders((em.harmonics.shape[-1], em.n_rings))  # those it was made with
         before = self.layout.basis(em.n_rings)
-        self.layout.limit_orders(None if basis is None else (basis.n_orders, basis.n_rings))
+        self.adopt(basis)
         after = self.layout.basis(n_rings)
         return replace(em, harmonics=change_basis(em.harmonics, before, after), n_rings=n_rings)
 
