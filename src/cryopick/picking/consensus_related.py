@@ -73,7 +73,7 @@ def _is_related(a: int, b: int, has_vote: Bools, scores: Floats, is_seen: Bools)
 def _rank_correlation(both: Floats) -> float:
     if (both == both[:1]).all(0).any():
         return 0.0
-    return float(np.corrcoef(rankdata(both, axis=0), rowvar=False)[0, 1])
+    return float(np.corrcoef(rankdata(both[:, 0]), rankdata(both[:, 1]))[0, 1])
 
 
 def _correlation_within(one: Bools, other: Bools, stratum: NDArray[np.int64]) -> float:
