@@ -22,7 +22,13 @@ from stream_world import (
     whole,
 )
 
-from cryopick.errors import DataError, ParameterError, ProjectError, TableError
+from cryopick.errors import (
+    DataError,
+    FormatError,
+    ParameterError,
+    ProjectError,
+    TableError,
+)
 from cryopick.io.mrc import write_mrc
 from cryopick.io.star import read_star
 from cryopick.pipeline.class2d_parameters import MachineParameters
@@ -256,6 +262,16 @@ def test_a_stream_that_cannot_begin_leaves_the_folder_free():
         stream("lost.star")
 
     assert stream(iterations=2).values["n_particles"] == 60
+
+
+def test_a_broken_state_is_told_in_one_sentence():
+    whole(140)
+    stream(iterations=2)
+    state = next(Path("out/current").glob("state.npz"))
+    state.write_bytes(state.read_bytes()[:-100])
+
+    with pytest.raises(FormatError, match="must be the state of a stream of this version"):
+        stream(iterations=2)
 
 
 def test_references_without_a_pixel_size_are_refused():

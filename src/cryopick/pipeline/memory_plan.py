@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
 from cryopick.errors import ParameterError
 from cryopick.execution.parameters import WORKER_BASE_BYTES
 
-__all__ = ["MemoryPlan", "free_memory", "memory_limit", "plan_memory"]
+__all__ = ["MemoryPlan", "free_memory", "memory_limit", "plan_memory", "release_memory"]
 
 _SHARE_OF_FREE = 0.9  # the rest is for what nobody counts
 _GB = 1e9
@@ -160,3 +165,14 @@ def _lines(path: Path) -> list[str]:
         return path.read_text().splitlines()
     except OSError:
         return []
+
+
+def release_memory() -> None:
+    """Give memory that was freed back to the system, where allocators would keep it.
+
+    A program that runs for days with tables of text would seem to grow without end.
+    """
+    gc.collect()
+    pa.default_memory_pool().release_unused()
+    with contextlib.suppress(OSError, AttributeError):  # of the C library of Linux alone
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

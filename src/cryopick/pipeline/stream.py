@@ -30,6 +30,7 @@ from cryopick.pipeline.class2d_averages import FinalAverages
 from cryopick.pipeline.class2d_references import UNSAID, kept_averages, read_averages
 from cryopick.pipeline.class2d_run import ClassificationProgress, Report, Tell
 from cryopick.pipeline.job import Job, identity_of
+from cryopick.pipeline.memory_plan import release_memory
 from cryopick.pipeline.particle_images import ParticleImages
 from cryopick.pipeline.stream_contrast import require_same_contrast
 from cryopick.pipeline.stream_feed import ARRIVALS, ParticleFeed
@@ -241,6 +242,7 @@ class Stream:
                 latest = time.monotonic()
             while (stop := self._next_stop()) <= len(self._feed):
                 self._do(stop)
+                release_memory()
             if is_ending:
                 return self._end()
             self._progress(

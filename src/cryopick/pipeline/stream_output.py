@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from cryopick.class2d.average_sums import AverageSums
 from cryopick.class2d.stream_state import StreamState
+from cryopick.errors import FormatError
 from cryopick.io.atomic import writing
 from cryopick.io.star import read_star, write_star
 from cryopick.io.xmd import write_xmd
@@ -65,15 +67,30 @@ def write_state(folder: Path, state: StreamState, screen: ImageScreen) -> None:
 
 
 def read_state(folder: Path) -> tuple[StreamState, ImageScreen]:
-    """Read what `write_state` wrote."""
-    with (folder / STATE).open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
-        parts = {
-            n.removeprefix("stream."): np.array(arrays[n])
-            for n in arrays.files
-            if n.startswith("stream.")
-        }
-        screen = ImageScreen(np.array(arrays["is_useful"]), float(arrays["typical"]))
-    return StreamState.from_arrays(parts), screen
+    """Read what `write_state` wrote.
+
+    Raises
+    ------
+    FormatError
+        If the file is missing, broken, or of another version of cryopick.
+    """
+    path = folder / STATE
+    try:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
+            parts = {
+                n.removeprefix("stream."): np.array(arrays[n])
+                for n in arrays.files
+                if n.startswith("stream.")
+            }
+            screen = ImageScreen(np.array(arrays["is_useful"]), float(arrays["typical"]))
+        return StreamState.from_arrays(parts), screen
+    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise FormatError(
+            str(path),
+            must="be the state of a stream of this version of cryopick",
+            got=f"{type(error).__name__}: {error}".splitlines()[0],
+            remedy=f"Remove {folder}: that round is made again, or choose another --out",
+        ) from error
 
 
 def write_sums(folder: Path, sums: AverageSums) -> None:
