@@ -28,8 +28,8 @@ from cryopick.io.mrc import read_mrc
 from cryopick.pipeline.evaluate import evaluate_pick_files, read_truth
 from cryopick.pipeline.project import Project
 from cryopick.pipeline.project_verify import verify_project
-from cryopick.pipeline.run import box_size_for
 from cryopick.pipeline.run_parameters import RunParameters
+from cryopick.pipeline.run_steps import box_size_for
 from cryopick.tables.relion import read_particles
 
 pytest_plugins = ("run_world",)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from run_world import GENERAL, changed, new_steps, run
+from run_world import DIAMETER, GENERAL, changed, new_steps, run
 
 from cryopick.io.mrc import read_mrc, write_mrc
 
@@ -123,3 +126,20 @@ def test_the_report_is_drawn_again_only_if_it_would_tell_something_else(own: Pat
     run(str(own), parameters=parameters)
     assert report.read_text() != before
     assert "sim_00004" in report.read_text()
+
+
+def test_a_run_with_nothing_to_do_does_not_load_what_computes(own: Path) -> None:
+    run(str(own), parameters=changed(GENERAL, until="picks", ctf="ignore"))
+    words = f"cryopick run {own} --diameter {DIAMETER} --picker general --classes 4 --rescale 32"
+    words += " --until picks --ctf ignore --out project --json"
+    code = (
+        "import sys\nfrom cryopick.cli import app\n"
+        f"sys.argv = {words.split()}\n"
+        "try:\n    app.main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert not any(s["is_new"] for s in json.loads(done.stdout)["steps"].values())

@@ -284,6 +284,8 @@ def require_devices(compute: ComputeParameters) -> None:
     ParameterError
         Naming the first.
     """
+    if set(compute.devices) == {"cpu"}:  # torch takes long to import
+        return
     import torch
 
     for device in compute.devices:

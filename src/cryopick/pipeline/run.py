@@ -23,14 +23,13 @@ from cryopick.pipeline.run_context import RunContext, StepTell, real_path
 from cryopick.pipeline.run_graph import run_graph
 from cryopick.pipeline.run_jobs import ListedMicrograph
 from cryopick.pipeline.run_parameters import RunParameters
-from cryopick.pipeline.run_steps import box_size_for
 from cryopick.pipeline.runner import Halted, Runner, StepDone
 from cryopick.tables.micrographs import micrograph_path, open_micrographs
 from cryopick.tables.model import Micrographs
 from cryopick.tables.paths import rename_for
 from cryopick.tables.relion import read_micrographs, write_micrographs
 
-__all__ = ["RunResult", "box_size_for", "run_project"]
+__all__ = ["RunResult", "run_project"]
 
 MICROGRAPHS, REPORT = "micrographs.star", "report.html"
 _LOOK = 2.0  # s between looks at the lease

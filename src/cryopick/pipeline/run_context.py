@@ -16,7 +16,6 @@ import pandas as pd
 from cryopick.errors import CryopickError
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.io.micrograph import read_micrograph
-from cryopick.picking.diameter import candidate_diameters
 from cryopick.pipeline.run_parameters import RunParameters, Sizes
 from cryopick.tables.micrographs import micrograph_path, pixel_sizes
 from cryopick.tables.model import Micrographs
@@ -164,6 +163,8 @@ def write_searchable(run: RunContext, target: Path, *, wanted: Sequence[Path]) -
 
 
 def _is_searchable(path: Path, pixel_size: float) -> bool:
+    from cryopick.picking.diameter import candidate_diameters  # a run with nothing to do: no torch
+
     try:
         pixels = read_micrograph(path)
         candidate_diameters((pixels.shape[0], pixels.shape[1]), pixel_size)

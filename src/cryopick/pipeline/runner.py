@@ -40,7 +40,6 @@ from cryopick.pipeline.run_context import Outcome, RunContext
 from cryopick.pipeline.run_graph import step_parameters
 from cryopick.pipeline.run_jobs import ListedMicrograph, find_job, made_by_set, stamp_of
 from cryopick.pipeline.run_sentences import reword, reword_error
-from cryopick.pipeline.run_steps import STEPS
 
 __all__ = ["Halted", "Runner", "StepDone"]
 
@@ -216,6 +215,8 @@ class Runner:
         wanted: Sequence[ListedMicrograph],
     ) -> Outcome:
         """Do the work of a step in the folder of its job."""
+        from cryopick.pipeline.run_steps import STEPS  # a run with nothing to do needs no torch
+
         folder = self.project.job_folder(record.number)
         words = partial(reword, step=step.name, parameters=context.parameters)
         told = replace(context, say=lambda sentence: context.say(words(sentence)))
