@@ -7,7 +7,8 @@ import io
 import numpy as np
 import pytest
 import torch
-from stream_world import (
+from torch import Tensor
+from views_world import (
     PIXEL,
     SIZE,
     World,
@@ -18,7 +19,6 @@ from stream_world import (
     turn_errors,
     world,
 )
-from torch import Tensor
 
 from cryopick.class2d.average_sums import AverageSums, ClassPoses
 from cryopick.class2d.stream import StreamClassifier

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from stream_world import PIXEL, SIZE, World, parameters, world
 from torch import Tensor
+from views_world import PIXEL, SIZE, World, parameters, world
 
 from cryopick.alignment.rings import keep_orders, make_ring_basis
 from cryopick.alignment.sampling import make_ring_sampler
