@@ -35,6 +35,7 @@ from cryopick.pipeline.particle_images import ParticleImages
 from cryopick.pipeline.stream_contrast import require_same_contrast
 from cryopick.pipeline.stream_feed import ARRIVALS, ParticleFeed
 from cryopick.pipeline.stream_output import (
+    CLASSES,
     STATE,
     SUMS,
     class_table,
@@ -211,7 +212,9 @@ class Stream:
     ) -> None:
         self._out, self._parameters, self._compute = job.folder, parameters, compute
         self._references, self._progress, self._tell = references, progress, tell
-        self._rounds = StreamRounds(self._out, identity=job.parameters)
+        self._rounds = StreamRounds(
+            self._out, identity=job.parameters, passing=_PASSING, lasting=(CLASSES,)
+        )
         self._state: StreamState | None = None
         self._classes: pd.DataFrame | None = None  # of the last round
         self._screen = ImageScreen()
@@ -422,7 +425,7 @@ class Stream:
             **round_values(work.source, state, before, classes),
             "seconds": round(time.monotonic() - started, 2),
         }
-        made = self._rounds.commit(folder, values, passing=_PASSING)
+        made = self._rounds.commit(folder, values)
         self._state, self._classes = state, classes
         self._tell_status(made, is_closed=False)
         self._tell(round_sentence(made))

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ __all__ = ["CURRENT", "Round", "StreamRounds"]
 
 CURRENT = "current"
 _RECORD = "round.json"
+_RECENT = 5  # rounds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,11 @@ class StreamRounds:
         Of the stream.
     identity
         What all rounds depend on; rounds of another one are removed.
+    passing
+        Names, or ends of names, of files that are of use in the last round only.
+    lasting
+        Names of files that are kept of all rounds, beside the record. Other files are kept of the
+        last five rounds and of rounds 1, 2, 4, 8 ..., so that a stream of days fills no disk.
 
     Raises
     ------
@@ -55,7 +61,15 @@ class StreamRounds:
         If what was left half done cannot be removed.
     """
 
-    def __init__(self, out: Path, *, identity: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        out: Path,
+        *,
+        identity: Mapping[str, Any] | None = None,
+        passing: tuple[str, ...] = (),
+        lasting: tuple[str, ...] = (),
+    ) -> None:
+        self._passing, self._lasting = passing, lasting
         self.out = Path(out)
         self.folder = self.out / "rounds"
         self.rounds: list[Round] = []
@@ -72,6 +86,7 @@ class StreamRounds:
                 shutil.rmtree(place)
         if self.rounds:
             self._point(self.rounds[-1])
+        self._thin(self.rounds[:-1], self.rounds[:-_RECENT])
 
     @property
     def last(self) -> Round | None:
@@ -89,7 +104,7 @@ class StreamRounds:
         number = self.rounds[-1].number + 1 if self.rounds else 1
         return make_folder(self.folder / f"{number:04d}")
 
-    def commit(self, folder: Path, values: Mapping[str, Any], *, passing: tuple[str, ...]) -> Round:
+    def commit(self, folder: Path, values: Mapping[str, Any]) -> Round:
         """Make a round count.
 
         Parameters
@@ -98,8 +113,6 @@ class StreamRounds:
             That `begin` gave, with all its files.
         values
             What the round has found, for its record.
-        passing
-            Names, or ends of names, of files of earlier rounds that are of no more use.
 
         Raises
         ------
@@ -115,12 +128,16 @@ class StreamRounds:
         made = Round(number=int(folder.name), folder=folder, values=values)
         self.rounds.append(made)
         self._point(made)
-        for old in self.rounds[:-1]:
-            for path in old.folder.iterdir():
-                if path.name.endswith(passing):
-                    with contextlib.suppress(OSError):  # is in nobody's way
-                        path.unlink()
+        self._thin(self.rounds[-2:-1], self.rounds[:-_RECENT][-1:])
         return made
+
+    def _thin(self, earlier: Sequence[Round], old: Sequence[Round]) -> None:
+        """Remove what is of no more use of rounds that are not the last, and not recent."""
+        for made in earlier:
+            _remove(made.folder, lambda name: name.endswith(self._passing))
+        for made in old:
+            if made.number & (made.number - 1):  # no power of two
+                _remove(made.folder, lambda name: name not in (_RECORD, *self._lasting))
 
     def _point(self, last: Round) -> None:
         link, aside = self.out / CURRENT, self.out / f".{CURRENT}.{os.getpid()}.tmp"
@@ -132,6 +149,13 @@ class StreamRounds:
             aside.symlink_to(target, target_is_directory=True)
             aside.replace(link)
         sync_folder(self.out)
+
+
+def _remove(folder: Path, is_old: Callable[[str], bool]) -> None:
+    for path in folder.iterdir():
+        if is_old(path.name):
+            with contextlib.suppress(OSError):  # is in nobody's way
+                path.unlink()
 
 
 def _sync(path: Path) -> None:
