@@ -78,3 +78,16 @@ def test_flags_that_a_table_lacks_are_off_and_other_gaps_stay(tmp_path):
 
     assert joined.optics["is_phase_flipped"].tolist() == [1, 0]
     assert joined.rows["defocus_u"].isna().tolist() == [False, True]
+
+
+def test_particles_stay_in_the_groups_of_their_own_table(tmp_path):
+    named = particles(2, source=None)
+    named = Particles(
+        rows=named.rows.assign(rlnGroupName=["g", "h"]), optics=named.optics, source=None
+    )
+    other = particles(2, source=None)
+    grouped_by = "micrograph" if "micrograph" in other.rows else "image"
+
+    joined = join_particles([other, named], target=tmp_path / "all.star")
+
+    assert joined.rows["rlnGroupName"].tolist() == [*other.rows[grouped_by], "g", "h"]

@@ -13,6 +13,7 @@ from cryopick.tables.paths import rename_for
 __all__ = ["join_particles"]
 
 _FILES = ("image", "micrograph")  # columns of names that start near their table
+_GROUPS = ("rlnGroupName", "micrograph", "image")  # the first that there is groups particles
 _FLAGS = ("is_premultiplied", "is_phase_flipped")  # 0 where a table does not say
 
 
@@ -31,12 +32,15 @@ def join_particles(parts: Sequence[Particles], *, target: Path) -> Particles:
     Particles
         Groups that are alike in all that is known of them, and in name, are one group; groups
         that share a name but are not alike get names of their own. Columns that a table lacks
-        are empty for its rows. Groups without particles are left out.
+        are empty for its rows. Groups without particles are left out. If tables group their
+        particles by different columns, a column rlnGroupName says of each what its table says.
     """
     rows: list[pd.DataFrame] = []
     groups: dict[tuple[object, ...], dict[str, object]] = {}
     columns = list(dict.fromkeys(c for part in parts for c in part.optics.columns))
-    for part in parts:
+    grouping = [next((c for c in _GROUPS if c in part.rows), None) for part in parts]
+    is_mixed = len(set(grouping)) > 1
+    for part, own in zip(parts, grouping, strict=True):
         numbers: dict[object, int] = {}
         used = part.optics[part.optics["optics_group"].isin(part.rows["optics_group"])]
         for group in used.to_dict("records"):
@@ -49,6 +53,8 @@ def join_particles(parts: Sequence[Particles], *, target: Path) -> Particles:
         for column in _FILES:
             if column in renamed:
                 renamed[column] = _renamed(renamed[column], part.source, target)
+        if is_mixed and own is not None:
+            renamed[_GROUPS[0]] = renamed[own].astype(str)
         rows.append(renamed)
     optics = pd.DataFrame(list(groups.values()))
     if "optics_group_name" in optics:
