@@ -13,6 +13,7 @@ import pytest
 from cryopick.errors import TableError
 from cryopick.io.mrc import write_mrc
 from cryopick.pipeline.stream_feed import ARRIVALS, ParticleFeed
+from cryopick.pipeline.stream_source import StreamStandard
 from cryopick.tables.model import Particles
 from cryopick.tables.relion import write_particles
 
@@ -181,3 +182,60 @@ def test_a_table_that_does_not_fit_is_refused_and_the_rest_goes_on():
     assert found.poll() == 2
     assert list(found.refused) == ["f/a.star"]
     assert found.poll() == 0
+
+
+def test_rows_that_come_before_others_named_twice_are_not_lost():
+    write("a.star", 3)
+    write("b.star", 2)
+    text = Path("a.star").read_text()
+    Path("again.star").write_text(text)
+    settle(Path("again.star"))
+    found = feed("a.star", "again.star")
+    assert (found.poll(), found.n_twice) == (3, 3)
+
+    head, _, tail = text.partition("000001@a.mrcs")
+    row = "000001@b.mrcs" + tail.splitlines()[0]
+    Path("again.star").write_text(f"{head}{row}\n000001@a.mrcs{tail}")
+    settle(Path("again.star"), age=9.0)
+
+    assert (found.poll(), found.n_twice) == (1, 3)
+    assert images_of(found) == ["a:0", "a:1", "a:2", "b:0"]
+
+
+def test_particles_named_twice_are_counted_alike_after_a_restart():
+    write("f/a.star", 3)
+    text = Path("f/a.star").read_text()
+    write("f/b.star", 2)
+    both = text + "".join(f"{line}\n" for line in Path("f/b.star").read_text().splitlines()[-2:])
+    Path("f/again.star").write_text(both)
+    settle(Path("f/again.star"))
+    found = feed("f/a.star", "f")
+    found.poll()
+
+    again = feed("f/a.star", "f")
+    again.poll()
+
+    assert (len(found), found.n_twice) == (5, 4)
+    assert (len(again), again.n_twice) == (5, 4)
+
+
+def test_tables_that_the_stream_itself_writes_are_not_taken():
+    write("out/rounds/0001/data.star", 3)
+    write("out/a.star", 1)
+    found = feed("out")
+
+    assert found.poll() == 1
+    assert found.n_twice == 0
+
+
+def test_a_box_that_is_known_by_the_stack_alone_is_the_first_ones_after_a_restart():
+    write("b.star", 3, box=8)
+    first = feed("b.star")
+    first.poll()
+    write("a.star", 3, box=12)
+
+    standard = StreamStandard(needs_ctf=False)
+    again = feed("a.star", "b.star", check=standard.check, check_stack=standard.check_stack)
+
+    assert again.poll() == 0
+    assert "must have the box of the particles before, 8 px; got 12 px" in again.refused["a.star"]

@@ -15,19 +15,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
 
 from cryopick.class2d.stream import StreamClassifier
 from cryopick.class2d.stream_parameters import StreamParameters
 from cryopick.class2d.stream_state import StreamState
-from cryopick.errors import CryopickError, DataError, OutputError, ParameterError, ProjectError
+from cryopick.errors import (
+    CryopickError,
+    DataError,
+    FormatError,
+    OutputError,
+    ParameterError,
+    ProjectError,
+)
 from cryopick.execution.local import require_devices
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.io.atomic import write_json
 from cryopick.pipeline.class2d_averages import FinalAverages
-from cryopick.pipeline.class2d_references import UNSAID, kept_averages, read_averages
+from cryopick.pipeline.class2d_references import kept_averages
 from cryopick.pipeline.class2d_run import ClassificationProgress, Report, Tell
 from cryopick.pipeline.job import Job, identity_of
 from cryopick.pipeline.memory_plan import release_memory
@@ -49,6 +54,7 @@ from cryopick.pipeline.stream_output import (
     write_sums,
     write_xmd_tables,
 )
+from cryopick.pipeline.stream_references import read_stream_references, require_said_pixel_size
 from cryopick.pipeline.stream_report import write_stream_report
 from cryopick.pipeline.stream_round import References, StreamRound
 from cryopick.pipeline.stream_rounds import CURRENT, Round, StreamRounds
@@ -59,6 +65,8 @@ from cryopick.pipeline.stream_source import (
     StreamStandard,
     shrunk_size,
 )
+from cryopick.tables.classification import Classification
+from cryopick.tables.relion_class2d import read_classification
 from cryopick.tables.scipion_classes import write_scipion_classes
 
 __all__ = ["NAME", "Stream", "StreamResult", "classify_stream", "stream_job"]
@@ -117,7 +125,7 @@ def classify_stream(
         something else. Tables that do not fit the first are refused one by one, in the result.
     """
     require_devices(ComputeParameters(device=compute.device))
-    given = None if references is None else _read_references(references)
+    given = None if references is None else read_stream_references(references)
     if given is not None and parameters.classes not in (None, len(given.images)):
         raise ParameterError(
             "classes",
@@ -131,6 +139,13 @@ def classify_stream(
             must="be left out with --references, which stay as they are",
             got="both",
             remedy="Leave out one of them",
+        )
+    if given is None and parameters.n_classes > parameters.first_batch:
+        raise ParameterError(
+            "classes",
+            must=f"be at most --first-batch, {parameters.first_batch}",
+            got=parameters.n_classes,
+            remedy="Lower --classes, or raise --first-batch",
         )
     if given is not None:
         parameters = replace(parameters, classes=len(given.images))
@@ -175,26 +190,6 @@ def stream_job(
     )
 
 
-def _read_references(path: Path) -> References:
-    images, pixel_size = read_averages(path)
-    if pixel_size in UNSAID:
-        raise DataError(
-            f"--references {path}",
-            must="say their pixel size",
-            got=f"{pixel_size:g} A in the header",
-            remedy="Write it into the header, or give the table that lists them",
-        )
-    is_empty = ~np.asarray(images).any((1, 2))
-    if not np.isfinite(images).all() or is_empty.all():
-        raise DataError(
-            f"--references {path}",
-            must="hold densities",
-            got="0 everywhere" if is_empty.all() else "NaN or infinity",
-            remedy="Give other averages",
-        )
-    return References(torch.from_numpy(np.ascontiguousarray(images, np.float32)), pixel_size)
-
-
 class Stream:
     """A stream at work: what has come, what has been done, and the next round."""
 
@@ -228,8 +223,20 @@ class Stream:
             pixel_size=None if last is None else last.values["pixel_size"],
         )
         self._feed = ParticleFeed(
-            inputs, self._out, pixel_size=pixel_size, check=self._standard.check
+            inputs,
+            self._out,
+            pixel_size=pixel_size,
+            check=self._standard.check,
+            check_stack=self._standard.check_stack,
         )
+        self._told: set[str] = set()  # tables whose refusal the user knows of
+        if len(self._feed) < self._n_done:
+            raise FormatError(
+                str(self._out / ARRIVALS),
+                must=f"list the {self._n_done} particles of the last round",
+                got=len(self._feed),
+                remedy="Bring it back, or begin again in another --out",
+            )
 
     @property
     def _n_done(self) -> int:
@@ -239,13 +246,16 @@ class Stream:
     def go(self) -> dict[str, Any]:
         """Do rounds until the stream ends."""
         latest = time.monotonic()
+        if (self._out / CLOSE).exists():
+            self._tell(f"{self._out / CLOSE} is there: the stream takes what has come, and ends.")
         while True:
             is_ending = self._is_ending(latest)
-            if self._feed.poll(is_last=is_ending):
+            if self._take_up(is_last=is_ending):
                 latest = time.monotonic()
             while (stop := self._next_stop()) <= len(self._feed):
                 self._do(stop)
                 release_memory()
+                latest = time.monotonic()  # nobody looked meanwhile
             if is_ending:
                 return self._end()
             self._progress(
@@ -289,6 +299,18 @@ class Stream:
             or (idle > 0 and time.monotonic() - latest > idle)
         )
 
+    def _take_up(self, *, is_last: bool) -> int:
+        """Look for new particles; tell what is refused while more is waited for."""
+        n_new = self._feed.poll(is_last=is_last)
+        for name, sentence in self._feed.refused.items():
+            if not is_last and name not in self._told:
+                self._tell(f"Refused: {sentence}")
+            self._told.add(name)
+        found = self._standard.pixel_size
+        if self._references is not None and self._state is None and found is not None:
+            require_said_pixel_size(self._references, particle_pixel_size=found)
+        return n_new
+
     def _next_stop(self) -> int:
         is_anchored = self._references is not None
         stop = self._parameters.next_round(self._n_done, is_anchored=is_anchored)
@@ -312,6 +334,7 @@ class Stream:
             )
         if self._compute.full_pass and last.values["kind"] != "full pass":
             last = self._do_full_pass(last)
+        self._export(last.folder)
         return self._tell_status(last, is_closed=True)
 
     def _do(self, stop: int) -> None:
@@ -412,10 +435,7 @@ class Stream:
         tables = work.write(folder, state, final)
         classes = class_table(state, tables, before=before)
         write_class_table(folder, classes)
-        if self._compute.xmd:
-            write_xmd_tables(folder, tables)
-        if self._compute.scipion:
-            write_scipion_classes(folder / "classes.sqlite", tables)
+        self._export(folder, tables)
         write_state(folder, state, self._screen)
         write_sums(folder, final.sums)
         values = {
@@ -430,6 +450,15 @@ class Stream:
         self._tell_status(made, is_closed=False)
         self._tell(round_sentence(made))
         return made
+
+    def _export(self, folder: Path, tables: Classification | None = None) -> None:
+        """Write the tables for other programs that are asked for and not there."""
+        xmd, scipion = folder / "classes_classes.xmd", folder / "classes.sqlite"
+        if self._compute.xmd and not xmd.exists():  # the one of the two that is written last
+            tables = tables or read_classification(folder)
+            write_xmd_tables(folder, tables)
+        if self._compute.scipion and not scipion.exists():
+            write_scipion_classes(scipion, tables or read_classification(folder))
 
     def _tell_status(self, last: Round, *, is_closed: bool) -> dict[str, Any]:
         """Write where the stream stands, for whoever watches it."""

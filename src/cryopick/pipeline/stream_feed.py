@@ -8,11 +8,12 @@ taken once.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -62,13 +63,13 @@ class ParticleFeed:
         A/px of the particles, instead of what the tables say.
     check
         Called with every table that has new particles; what it raises refuses the table.
+    check_stack
+        Likewise with every stack that a table names for the first time, and its header.
 
     Attributes
     ----------
     errors : dict
         What is wrong with each table that is not taken, or not any further, by its name.
-    n_twice : int
-        Particles that were named before.
 
     Raises
     ------
@@ -83,19 +84,22 @@ class ParticleFeed:
         *,
         pixel_size: float | None = None,
         check: Callable[[Particles], None] | None = None,
+        check_stack: Callable[[Path, MrcHeader], None] | None = None,
     ) -> None:
         self._inputs = [Path(i) for i in inputs]
         self._list = Path(folder) / ARRIVALS
-        self._pixel_size, self._check = pixel_size, check
+        self._pixel_size, self._check, self._check_stack = pixel_size, check, check_stack
         self.errors: dict[str, CryopickError] = {}
-        self.n_twice = 0
         self._seen: dict[str, str] = {}  # stamp of each table when it was last read
         self._read_rows: dict[str, int] = {}  # rows looked at, in the list or named twice
         self._known: set[int] = set()
         self._tables: dict[str, tuple[str, Particles]] = {}
         self._arrivals = _read_list(self._list)
         for arrival in self._arrivals:
-            names = self._names(self._rows_of(arrival))
+            part = self._rows_of(arrival)
+            if check is not None and arrival is self._arrivals[0]:
+                check(part)
+            names = self._names(part)
             self._known.update(_hashes(names).tolist())
             self._read_rows[arrival.table] = max(
                 arrival.stop, self._read_rows.get(arrival.table, 0)
@@ -103,6 +107,11 @@ class ParticleFeed:
 
     def __len__(self) -> int:
         return sum(map(len, self._arrivals))
+
+    @property
+    def n_twice(self) -> int:
+        """Count the rows that name a particle that was taken before."""
+        return sum(self._read_rows.values()) - len(self)
 
     @property
     def refused(self) -> dict[str, str]:
@@ -178,20 +187,30 @@ class ParticleFeed:
         found: list[Path] = []
         for given in self._inputs:
             is_folder = given.is_dir()
-            found += (
-                filter(_is_of_particles, sorted(given.rglob("*.star"))) if is_folder else [given]
-            )
+            found += self._files_in(given) if is_folder else [given]
         return list(dict.fromkeys(found))
+
+    def _files_in(self, folder: Path) -> list[Path]:
+        """List the tables of particles in a folder, but for those of the stream itself."""
+        tables, root, own = sorted(folder.rglob("*.star")), folder.resolve(), self._list.parent
+        if own.resolve().is_relative_to(root):
+            rounds = folder / own.resolve().relative_to(root) / "rounds"
+            tables = [t for t in tables if rounds not in t.parents]
+        return list(filter(_is_of_particles, tables))
 
     def _look(self, path: Path, *, is_last: bool) -> tuple[list[Arrival], bool]:
         """Find the rows of a table that are new and whose images are there."""
-        name = str(path)
-        first = self._read_rows.get(name, 0)
-        table = self._read(path)
-        self._require_grown(name, table, first)
-        if self._check is not None and len(table) > first:
-            self._refuse_unfit(name, table)
-        stop = self._whole_rows(table, first)
+        name, table = str(path), self._read(path)
+        hashes = _hashes(self._names(table))
+        self._require_grown(name, hashes)
+        is_new = np.array([h not in self._known for h in hashes.tolist()], bool)
+        is_new &= ~pd.Series(hashes).duplicated().to_numpy()
+        stop = len(table)
+        if is_new.any() or len(table) > self._read_rows.get(name, 0):
+            with self._refusing(name):
+                if self._check is not None:
+                    self._check(table)
+                stop = self._whole_rows(table, is_new)
         if is_last and stop < len(table):
             missing = str(resolve_path(str(table.rows["image"].iloc[stop]), table.source))
             self.errors[name] = FormatError(
@@ -200,53 +219,57 @@ class ParticleFeed:
                 got=f"no image for row {stop + 1}",
                 remedy="Start again when it is whole",
             )
-        hashes = _hashes(self._names(table))[first:stop]
-        is_new = np.array([h not in self._known for h in hashes.tolist()], bool)
-        is_new &= ~pd.Series(hashes).duplicated().to_numpy()
-        self.n_twice += int((~is_new).sum())
-        self._known.update(hashes.tolist())
+        if stop < len(table):  # what a table does not say of a stack is read from the stack
+            self._tables.pop(name, None)
+        self._known.update(hashes[:stop].tolist())
         self._read_rows[name] = stop
         arrivals = [
-            Arrival(
-                table=name,
-                first=first + low,
-                stop=first + high,
-                digest=_digest(hashes[low:high]),
-            )
-            for low, high in _stretches(is_new)
+            Arrival(table=name, first=low, stop=high, digest=_digest(hashes[low:high]))
+            for low, high in _stretches(is_new[:stop])
         ]
         return arrivals, stop == len(table)
 
-    def _refuse_unfit(self, name: str, table: Particles) -> None:
-        assert self._check is not None
+    @contextlib.contextmanager
+    def _refusing(self, name: str) -> Iterator[None]:
+        """Refuse a table if it does not fit."""
         try:
-            self._check(table)
+            yield
         except CryopickError as error:
             self.errors[name] = error
             raise
 
-    def _require_grown(self, name: str, table: Particles, first: int) -> None:
+    def _require_grown(self, name: str, hashes: np.ndarray) -> None:
         taken = [a for a in self._arrivals if a.table == name]
-        hashes = _hashes(self._names(table))
-        if len(table) < first or any(_digest(hashes[a.first : a.stop]) != a.digest for a in taken):
+        first = self._read_rows.get(name, 0)
+        if len(hashes) < first or any(_digest(hashes[a.first : a.stop]) != a.digest for a in taken):
             error = TableError(
                 name,
                 must="only grow while it is read",
-                got=f"{len(table)} other rows where {first} were taken",
+                got=f"{len(hashes)} other rows where {first} were taken",
                 remedy="Give new particles in a table of their own",
             )
             self.errors[name] = error
             raise error
 
-    def _whole_rows(self, table: Particles, first: int) -> int:
-        """Count the rows up to the first whose image is not there yet."""
-        depth: dict[str, int] = {}
-        for name in table.rows["image"].iloc[first:].unique():
-            depth[name] = _images_in(resolve_path(str(name), table.source))
-        stacks = table.rows["image"].iloc[first:].map(depth).to_numpy(np.int64)
-        is_there = table.rows["image_index"].iloc[first:].to_numpy(np.int64) < stacks
-        missing = np.flatnonzero(~is_there)
-        return first + int(missing[0]) if len(missing) else len(table)
+    def _whole_rows(self, table: Particles, is_new: np.ndarray) -> int:
+        """Count the rows up to the first new one whose image is not there yet."""
+        rows = table.rows[is_new]
+        depth = {n: self._images_in(n, table) for n in rows["image"].unique()}
+        stacks = rows["image"].map(depth).to_numpy(np.int64)
+        is_there = rows["image_index"].to_numpy(np.int64) < stacks
+        missing = np.flatnonzero(is_new)[~is_there]
+        return int(missing[0]) if len(missing) else len(table)
+
+    def _images_in(self, name: str, table: Particles) -> int:
+        """Count the images that a stack holds; 0 while it is not there or not whole."""
+        path = resolve_path(str(name), table.source)
+        try:
+            header = read_mrc_header(path)
+        except CryopickError:
+            return 0
+        if self._check_stack is not None:
+            self._check_stack(path, header)
+        return int(header.shape[0])
 
     def _rows_of(self, arrival: Arrival) -> Particles:
         """Read what an arrival stands for, and see that it is still the same."""
@@ -263,7 +286,9 @@ class ParticleFeed:
         return part
 
     def _read(self, path: Path) -> Particles:
-        name, stamp = str(path), _stamp(path)
+        name = str(path)
+        path = resolve_path(name, self._list)  # it may go on from another folder
+        stamp = _stamp(path)
         known = self._tables.get(name)
         if known is None or known[0] != stamp:
             self._tables.pop(name, None)
@@ -329,17 +354,11 @@ def _stamp(path: Path) -> str:
 
 def _age(path: Path) -> float:
     """Seconds since a file was changed; a clock that runs ahead makes it old."""
-    age = time.time() - path.stat().st_mtime
-    return age if age >= 0 else _SETTLED
-
-
-def _images_in(path: Path) -> int:
-    """Count the images that a stack holds already; 0 while it is not there or not whole."""
     try:
-        header: MrcHeader = read_mrc_header(path)
-    except CryopickError:
-        return 0
-    return int(header.shape[0])
+        age = time.time() - path.stat().st_mtime
+    except OSError:  # it has just gone
+        return 0.0
+    return age if age >= 0 else _SETTLED
 
 
 def _hashes(names: pd.Series) -> np.ndarray:

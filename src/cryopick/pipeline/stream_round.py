@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from cryopick.class2d.average_sums import AverageSums
@@ -40,6 +41,7 @@ class References(NamedTuple):
 
     images: Tensor  # (K, y, x)
     pixel_size: float  # A/px
+    path: Path
 
 
 class StreamRound:
@@ -115,8 +117,12 @@ class StreamRound:
         return self._classifier.extend(state, self._reporter("Assigning"))
 
     def extend(self, state: StreamState) -> StreamState:
-        """Take in the particles that are new since a state."""
-        return self._classifier.extend(state, self._reporter("Classifying"))
+        """Take in the particles that are new since a state; it may be that none is of use."""
+        found = self._classifier.extend(state, self._reporter("Classifying"))
+        if found is not state:
+            return found
+        unmoved = np.zeros_like(state.drift)
+        return replace(state, round=state.round + 1, drift=unmoved, changes=())
 
     def subdivide(self, state: StreamState, class_index: int, parts: int) -> StreamState:
         """Part a class, as a round of its own."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
@@ -11,8 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cryopick.errors import DataError, TableError
+from cryopick.errors import DataError, FormatError, TableError
 from cryopick.image.fourier import fourier_resize, good_size
+from cryopick.io.image_stacks import is_packed
+from cryopick.io.mrc import MrcHeader
 from cryopick.pipeline.class2d_source import ParticleSource
 from cryopick.pipeline.particle_images import ParticleImages
 from cryopick.pipeline.particle_optics import ParticleOptics
@@ -69,16 +71,46 @@ class StreamStandard:
             Saying which.
         """
         name = str(table.source or "particles")
+        box_size, pixel_size = self.box_size, self.pixel_size
         used = table.optics[table.optics["optics_group"].isin(table.rows["optics_group"])]
         boxes = used["box_size"].dropna().unique() if "box_size" in used else np.empty(0)
         for box in boxes:
-            self._require(name, "box", int(box), self.box_size, "px", "extract them alike")
-            self.box_size = int(box)
+            self._require(name, "box", int(box), box_size, "px", "extract them alike")
+            box_size = int(box)
         for pixel in used["pixel_size"]:
-            self._require(name, "pixel size", float(pixel), self.pixel_size, "A", "rescale them")
-            self.pixel_size = self.pixel_size or float(pixel)
+            self._require(name, "pixel size", float(pixel), pixel_size, "A", "rescale them")
+            pixel_size = pixel_size or float(pixel)
         if self._needs_ctf:
             self._require_ctf(table, name)
+        self.box_size, self.pixel_size = box_size, pixel_size
+
+    def check_stack(self, path: Path, header: MrcHeader) -> None:
+        """Refuse a stack whose images cannot be read with those before.
+
+        Raises
+        ------
+        FormatError
+            If it is compressed, or its images are not square or of odd size.
+        TableError
+            If they are of another box.
+        """
+        height, width = header.shape[1:]
+        if is_packed(path):
+            raise FormatError(
+                str(path),
+                must="not be compressed, to be read image by image",
+                got=path.suffix,
+                remedy="Unpack it, and start again",
+            )
+        if height != width or width % 2:
+            raise FormatError(
+                str(path),
+                must="hold square images of an even number of pixels",
+                got=f"{width} x {height} px",
+                remedy="Extract the particles again with an even --box-size",
+            )
+        self._require(str(path), "box", width, self.box_size, "px", "extract them alike")
+        self.box_size = width
 
     def _require(
         self, name: str, what: str, found: float, wanted: float | None, unit: str, how: str
