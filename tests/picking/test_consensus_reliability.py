@@ -128,7 +128,7 @@ def test_log_odds_from_elsewhere_are_used_as_far_as_they_are_worth():
     ).probability
 
     assert brier(is_true, good) < 0.6 * brier(is_true, alone)
-    assert brier(is_true, noise) < brier(is_true, alone) + 0.003
+    assert brier(is_true, noise) < brier(is_true, alone) + 0.01
 
 
 def test_the_order_of_pickers_and_candidates_changes_nothing():

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cryopick.errors import ParameterError, TableError
+from cryopick.errors import TableError
 from cryopick.pipeline.consensus_sets import consensus_box, find_candidates, read_set
 from cryopick.tables.eman import write_box
 from cryopick.tables.model import Micrographs
@@ -81,17 +81,18 @@ def test_a_set_is_the_same_in_every_format(tmp_path, micrographs):
     assert_same(whole, read_set(tmp_path / "eman", micrographs), scores=False)
 
 
-def test_the_box_is_the_one_given_else_that_of_the_first_set_that_says_it(tmp_path, micrographs):
+def test_the_box_is_the_one_given_else_of_the_first_set_that_says_it_else_the_usual(
+    tmp_path, micrographs
+):
     plain = read_set(write_relion(tmp_path / "plain", [places(1), places(2)]), micrographs)
     (tmp_path / "xmipp").mkdir()
     write_pos(tmp_path / "xmipp/a.pos", places(1))
     write_pos_config(tmp_path / "xmipp/config.xmd", box_size=64)
     boxed = read_set(tmp_path / "xmipp", micrographs, pixel_size=3.0)
 
-    assert consensus_box([plain, boxed], given=None) == 64 * 3.0
-    assert consensus_box([plain, boxed], given=100.0) == 100.0
-    with pytest.raises(ParameterError, match="box_size must be given where no set says it"):
-        consensus_box([plain], given=None)
+    assert consensus_box([plain, boxed], given=None, usual=150.0) == 64 * 3.0
+    assert consensus_box([plain, boxed], given=100.0, usual=150.0) == 100.0
+    assert consensus_box([plain], given=None, usual=150.0) == 150.0
 
 
 def test_a_micrograph_where_one_picker_found_nothing_keeps_the_candidates_of_the_others(

@@ -7,8 +7,10 @@ Expectation-maximisation finds both, and three things besides:
 - A candidate without a vote is never seen, so the votes come from a truncated distribution: the
   unseen candidates of each class are counted in (as Dempster, Laird and Rubin, 1977, section 4.2).
 - A picker's scores weigh its votes: the log-odds grow with the normal score of their rank.
-- What else is known of a candidate, as the answer of a network, shifts its log-odds before the
-  votes, with a slope found together with the rest (Raykar et al., JMLR 2010).
+- What else is known of a candidate, as the answer of a network, is where its log-odds begin
+  before any vote (Raykar et al., JMLR 2010). How much of it counts, from nothing to all, is found
+  together with the rest. It is not shifted, nor made surer than it is: votes of pickers that find
+  the same bright particles would pull it away from what is faint.
 """
 
 from __future__ import annotations
@@ -31,8 +33,9 @@ _MOST_UNSEEN = 20.0  # unseen candidates of a class for each candidate
 _FINEST = 1e-7  # step of a slope or shift
 _LEAST = 1e-4  # of a rate, and of what it lacks to 1
 _SCORE_SLOPE = (1.0, 1.0)  # log-odds for a deviation of the score: expected, spread
-_PRIOR_SLOPE = (1.0, 0.5)  # of the log-odds that are known before
-_SHIFT = (0.0, 3.0)  # of the log-odds before any vote
+_PRIOR_SLOPE = (1.0, 0.5)  # of log-odds that are known before; above 1 they would be surer
+_SHIFT = (0.0, 3.0)  # of the log-odds before any vote, where nothing is known
+_NONE = (0.0, 1e-6)  # a slope or a shift that is left out
 _AGREED, _ALONE = 0.95, 0.4  # probability to begin with, of what all or one has voted for
 _OF_ONE = 1.0  # log-odds of the picks of a single picker, which nothing tells
 
@@ -75,7 +78,7 @@ def fit_reliability(
         (n, pickers) whether the picker has looked at the micrograph of the candidate; all have if
         not given.
     prior
-        (n,) log-odds that something other than these votes gives; their scale is found.
+        (n,) log-odds that something other than these votes gives, calibrated.
 
     Returns
     -------
@@ -170,7 +173,8 @@ class _Fit:
         self.missed = np.ones((2, len(votes.patterns)))  # chance that nobody votes
         self.unseen = 0.0
         share = votes.vote.sum(1) / np.maximum(votes.seen.sum(1), 1)
-        self.chance = _ALONE + (_AGREED - _ALONE) * share
+        voted = _ALONE + (_AGREED - _ALONE) * share
+        self.chance = expit(self.known) if self.has_prior else voted
 
     def run(self) -> None:
         if not self.votes.vote.size:
@@ -223,8 +227,11 @@ class _Fit:
 
     def _place_prior(self) -> None:
         offset = (np.log1p(-self.missed[1]) - np.log1p(-self.missed[0]))[self.votes.pattern]
-        slope = _PRIOR_SLOPE if self.has_prior else (0.0, 1e-6)
-        self.slope, self.shift = _logistic(self.known, self.chance, offset, slope, _SHIFT)
+        if not self.has_prior:
+            _, self.shift = _logistic(self.known, self.chance, offset, _NONE, _SHIFT)
+            return
+        slope, _ = _logistic(self.known, self.chance, offset, _PRIOR_SLOPE, _NONE)
+        self.slope = float(np.clip(slope, 0.0, 1.0))
 
 
 def _logistic(

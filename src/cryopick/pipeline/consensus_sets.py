@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cryopick.checks import require_above
-from cryopick.errors import ParameterError, TableError
+from cryopick.errors import TableError
 from cryopick.picking.consensus_points import Consensus, join_picks
 from cryopick.pipeline.extraction_plan import open_coordinates
 from cryopick.tables.micrographs import micrograph_path, pixel_sizes
@@ -166,26 +166,21 @@ def find_candidates(
     return fields
 
 
-def consensus_box(sets: Sequence[CoordinateSet], *, given: float | None) -> float:
-    """Side of the box, A: the one given, else that of the first set which says it.
+def consensus_box(sets: Sequence[CoordinateSet], *, given: float | None, usual: float) -> float:
+    """Side of the box, A.
 
-    Raises
-    ------
-    ParameterError
-        If nothing says it, or it is not above 0.
+    Parameters
+    ----------
+    sets
+        The first that says its box gives it, where none is given.
+    given
+        By the user, A.
+    usual
+        Where nothing else says it, A.
     """
     if given is not None:
-        require_above(given, 0, name="box_size", unit="A")
         return given
-    for one in sets:
-        if one.box is not None:
-            return one.box
-    raise ParameterError(
-        "box_size",
-        must="be given where no set says it",
-        got=", ".join(str(s.path) for s in sets),
-        remedy="Add --box-size",
-    )
+    return next((s.box for s in sets if s.box is not None), usual)
 
 
 def _named(table: Picks | Particles) -> list[str]:

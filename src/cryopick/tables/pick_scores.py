@@ -15,6 +15,7 @@ __all__ = [
     "PROBABILITY",
     "RELION_FIGURE",
     "UNKNOWN",
+    "VOTES",
     "Z_SCORE",
     "PickScore",
     "read_pick_score",
@@ -37,8 +38,9 @@ PROBABILITY = PickScore(meaning="Probability of a particle", limits=(0.0, 1.0))
 Z_SCORE = PickScore(meaning="z-score (standard deviations of the noise)")
 LOG_ODDS = PickScore(meaning="Topaz's score (logarithm of the odds for a particle)")
 RELION_FIGURE = PickScore(meaning="Figure of merit of RELION's Laplacian of Gaussian")
+VOTES = PickScore(meaning="Pickers that have found it")
 UNKNOWN = PickScore(meaning="Score")
-_KNOWN = {s.meaning: s for s in (PROBABILITY, Z_SCORE, LOG_ODDS, RELION_FIGURE)}
+_KNOWN = {s.meaning: s for s in (PROBABILITY, Z_SCORE, LOG_ODDS, RELION_FIGURE, VOTES)}
 
 
 def score_comment(score: PickScore) -> str:

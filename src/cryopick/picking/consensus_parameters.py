@@ -1,0 +1,88 @@
+"""What a user can choose about the consensus of pickers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cryopick.errors import ParameterError
+from cryopick.parameters import Parameters, option
+
+__all__ = ["ConsensusParameters"]
+
+_BOX = 1.5  # diameters, where nothing says it
+_OF_METHOD = {"quorum": "votes", "threshold": "reliability"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsensusParameters(Parameters):
+    """Consensus of coordinate sets."""
+
+    diameter: float = option(help="Diameter of the particle.", unit="A", above=0)
+    method: Literal["votes", "reliability"] = option(
+        "reliability",
+        help="What decides: the number of pickers that have a candidate, or the probability that "
+        "follows from how far each picker can be trusted.",
+    )
+    relative_radius: float = option(
+        0.15,
+        help="Picks so near to one another, as a fraction of the box, are of one particle.",
+        above=0,
+        maximum=1,
+    )
+    box_size: int | None = option(
+        None,
+        help="Side of the box in the micrographs; that of the first set which says it if not "
+        "given, else 1.5 diameters.",
+        unit="px",
+        minimum=2,
+    )
+    quorum: int | None = option(
+        None,
+        help="Pickers that must have a candidate, with --method votes; 0 stands for all of them, "
+        "and 2 if not given.",
+        minimum=0,
+    )
+    threshold: float | None = option(
+        None,
+        help="Least probability of a pick, with --method reliability; 0.5 if not given, and -1 "
+        "keeps all.",
+        minimum=-1,
+        maximum=1,
+    )
+    min_distance: float | None = option(
+        None,
+        help="Least distance of two candidates; 0.5 diameters if not given.",
+        unit="A",
+        above=0,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, method in _OF_METHOD.items():
+            if getattr(self, name) is not None and self.method != method:
+                raise ParameterError(
+                    name,
+                    must=f"be given with --method {method} only",
+                    got=f"--method {self.method}",
+                    remedy=f"Leave out --{name}, or change --method",
+                )
+
+    @property
+    def distance(self) -> float:
+        """Least distance of two candidates, A."""
+        return 0.5 * self.diameter if self.min_distance is None else self.min_distance
+
+    @property
+    def usual_box(self) -> float:
+        """Side of the box where nothing says it, A."""
+        return _BOX * self.diameter
+
+    def least_votes(self, n_pickers: int) -> int:
+        """Pickers that must have a candidate."""
+        return (2 if self.quorum is None else self.quorum) or n_pickers
+
+    @property
+    def least_probability(self) -> float:
+        """Of a pick."""
+        return 0.5 if self.threshold is None else self.threshold
