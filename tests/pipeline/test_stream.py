@@ -9,6 +9,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -30,7 +31,8 @@ from cryopick.errors import (
     TableError,
 )
 from cryopick.io.mrc import write_mrc
-from cryopick.io.star import read_star
+from cryopick.io.star import read_star, write_star
+from cryopick.io.xmd import write_xmd
 from cryopick.pipeline.class2d_parameters import MachineParameters
 from cryopick.pipeline.class2d_references import read_averages
 from cryopick.pipeline.stream_subdivide import subdivide_class
@@ -144,6 +146,37 @@ def test_given_references_keep_their_numbers_and_their_members_are_right():
     assert {r["kind"] for r in values["rounds"]} == {"assigned"}
     for average, shape in zip(averages_in(), shapes().numpy(), strict=True):
         assert np.corrcoef(average.ravel(), shape.ravel())[0, 1] > 0.8
+
+
+@pytest.mark.parametrize("kind", ["hdf", "xmd", "star"])
+def test_references_of_other_programs_keep_their_numbers(kind):
+    whole(140)
+    order = [2, 0, 3, 1]  # in the stack; the tables bring them back
+    write_mrc(Path("averages.mrcs"), shapes().numpy()[order], pixel_size=PIXEL)
+    if kind == "hdf":
+        path = Path("given.hdf")
+        with h5py.File(path, "w") as file:
+            groups = file.create_group("MDF/images")
+            groups.attrs["imageid_max"] = np.int32(3)
+            for number, shape in enumerate(shapes().numpy()):
+                group = groups.create_group(str(number))
+                group.attrs["EMAN.apix_x"] = np.float32(PIXEL)
+                group.create_dataset("image", data=shape)
+    else:
+        path = Path(f"given.{kind}")
+        label = "rlnReferenceImage" if kind == "star" else "image"
+        names = [f"{order.index(k) + 1:06d}@averages.mrcs" for k in range(4)]
+        table = pd.DataFrame({label: names})
+        if kind == "xmd":
+            table = table.assign(ref=[1, 2, 3, 4]).iloc[::-1]
+            write_xmd(path, {"classes": table})
+        else:
+            write_star(path, {"averages": table})
+
+    stream(references=path, classes=None)
+
+    rows = particles_in()
+    assert (rows["class_number"] == rows["rlnShape"] + 1).mean() > 0.95
 
 
 def test_however_the_stream_is_cut_assignments_and_averages_are_the_same():

@@ -36,8 +36,9 @@ def class2d_stream_command(
     references: Annotated[
         Path | None,
         typer.Option(
-            help="Averages to assign particles to, which keep their numbers: a stack, a table of "
-            "averages, or a run or selection of classes. Without them classes are made."
+            help="Averages to assign particles to, which keep their numbers: a stack (MRC, or HDF "
+            "of EMAN2), a table of averages (STAR, or Xmipp's), or a run or selection of classes. "
+            "Without them classes are made."
         ),
     ] = None,
     pixel_size: Annotated[

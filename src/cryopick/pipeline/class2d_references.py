@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryopick.errors import DataError, FormatError, ParameterError
+from cryopick.io.eman_hdf import read_eman_stack
 from cryopick.io.mrc import read_mrc, read_mrc_header, read_mrc_images
 from cryopick.io.star import read_star
 from cryopick.pipeline.scored_classes import SCORES
@@ -35,6 +36,7 @@ __all__ = [
 _TOLERANCE = 0.01  # of the pixel size
 _OF_RUN = ("_optimiser", "_model", "_data", "_sampling")
 _LABEL = "rlnReferenceImage"
+_EMAN = (".hdf", ".h5")
 AVERAGE_TABLE = "class_averages.star"  # of the classes that a selection has kept
 UNSAID = (0.0, 1.0)  # pixel sizes in headers that nobody has filled in
 
@@ -45,9 +47,9 @@ def read_references(path: Path, *, n_classes: int, box_size: int, pixel_size: fl
     Parameters
     ----------
     path
-        An MRC stack, a table such as ``class_averages.star``, or a model, optimiser, data or
-        sampling file of RELION or cryopick, or the folder of such a run; of the folder of a
-        selection of classes, those that were kept.
+        An MRC stack, an HDF stack of EMAN2, a table such as ``class_averages.star``, Xmipp's
+        table of classes, or a model, optimiser, data or sampling file of RELION or cryopick, or
+        the folder of such a run; of the folder of a selection of classes, those that were kept.
     n_classes
         Averages there must be.
     box_size
@@ -112,6 +114,10 @@ def read_averages(path: Path) -> tuple[NDArray[np.float32], float]:
         If a STAR file is not of a 2D classification.
     """
     path = kept_averages(path) or path
+    if path.suffix in _EMAN:
+        return read_eman_stack(path)
+    if path.suffix == ".xmd":
+        return _read_xmd(path)
     if path.suffix != ".star" and not path.is_dir():
         pixels = read_mrc(path, dtype=np.float32)
         return pixels.reshape(-1, *pixels.shape[-2:]), read_mrc_header(path).pixel_size
@@ -120,6 +126,22 @@ def read_averages(path: Path) -> tuple[NDArray[np.float32], float]:
         return listed
     run = read_classification(path)
     return averages_of_run(run), run.model.pixel_size
+
+
+def _read_xmd(path: Path) -> tuple[NDArray[np.float32], float]:
+    """Read the averages that Xmipp lists, by their numbers where it gives them."""
+    for table in read_star(path, text=("image",)).values():
+        if "image" in table:
+            order = (
+                table["ref"].astype(int).argsort(kind="stable") if "ref" in table else slice(None)
+            )
+            return read_listed_averages(*_places(table["image"].iloc[order]), path)
+    raise FormatError(
+        str(path),
+        must="list averages",
+        got="no column image",
+        remedy="Give Xmipp's table of classes, or the stack of averages",
+    )
 
 
 def kept_averages(folder: Path) -> Path | None:
@@ -182,10 +204,14 @@ def _listed(path: Path) -> tuple[list[str], NDArray[np.int64]] | None:
     """Stack and place of each average."""
     for table in read_star(path, text=(_LABEL,)).values():
         if _LABEL in table:
-            halves = [str(name).rpartition("@") for name in table[_LABEL]]
-            places = np.array([int(n) - 1 if n.isdigit() else 0 for n, _, _ in halves], np.int64)
-            return [stack for _, _, stack in halves], places
+            return _places(table[_LABEL])
     return None
+
+
+def _places(names: Iterable[object]) -> tuple[list[str], NDArray[np.int64]]:
+    halves = [str(name).rpartition("@") for name in names]
+    places = np.array([int(n) - 1 if n.isdigit() else 0 for n, _, _ in halves], np.int64)
+    return [stack.removesuffix(":mrcs").removesuffix(":mrc") for _, _, stack in halves], places
 
 
 def averages_of_run(run: Classification) -> NDArray[np.float32]:
