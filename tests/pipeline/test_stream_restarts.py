@@ -12,7 +12,7 @@ from classification_world import DIAMETER, PIXEL, purity, shapes
 from particle_world import write_stack
 from stream_world import cut, particles_in, stream, whole
 
-from cryopick.errors import FormatError, ParameterError
+from cryopick.errors import DataError, FormatError, ParameterError
 from cryopick.io.mrc import read_mrc, write_mrc
 from cryopick.io.star import read_star
 from cryopick.pipeline.class2d_parameters import MachineParameters
@@ -205,3 +205,10 @@ def test_a_file_named_close_that_is_left_from_before_is_told():
     stream(close=False, iterations=2, tell=told.append)
 
     assert told[0] == "out/close is there: the stream takes what has come, and ends."
+
+
+def test_references_that_are_not_square_are_refused():
+    write_mrc(Path("given.mrcs"), shapes()[:, :, :28].numpy(), pixel_size=PIXEL)
+
+    with pytest.raises(DataError, match="must be square images; got 28 x 32 px"):
+        stream("later.star", references=Path("given.mrcs"))

@@ -8,6 +8,7 @@ import pandas as pd
 
 from cryopick.tables.joining import join_particles
 from cryopick.tables.model import Particles
+from cryopick.tables.relion import read_particles, write_particles
 
 
 def particles(n, *, source, name="opticsGroup1", voltage=300.0, number=1, **columns):
@@ -91,3 +92,22 @@ def test_particles_stay_in_the_groups_of_their_own_table(tmp_path):
     joined = join_particles([other, named], target=tmp_path / "all.star")
 
     assert joined.rows["rlnGroupName"].tolist() == [*other.rows[grouped_by], "g", "h"]
+
+
+def test_whole_numbers_that_one_table_lacks_are_read_again(tmp_path):
+    told = particles(2, source=None, class_number=3, group_number=4, is_junk=1, n_significant=7)
+    told = Particles(
+        rows=told.rows,
+        optics=told.optics.assign(image_dimensions=2, is_premultiplied=1, box_size=8),
+        source=None,
+    )
+    target = tmp_path / "all.star"
+
+    write_particles(target, join_particles([particles(1, source=None), told], target=target))
+
+    read = read_particles(target)
+    assert read.rows["class_number"].tolist() == [0, 3, 3]
+    assert read.rows["is_junk"].tolist() == [0, 1, 1]
+    assert read.optics["image_dimensions"].tolist() == [2, 2]
+    assert read.optics["is_premultiplied"].tolist() == [0, 1]
+    assert not {"group_number", "n_significant"} & set(read.rows)

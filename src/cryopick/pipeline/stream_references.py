@@ -32,11 +32,19 @@ def read_stream_references(path: Path) -> References:
     Raises
     ------
     DataError
-        If they hold no density, values that are not numbers, or no pixel size.
+        If they are not square, hold no density, values that are not numbers, or no pixel size.
     CryopickError
         If they cannot be read.
     """
     images, pixel_size = read_averages(path)
+    height, width = images.shape[-2:]
+    if height != width:
+        raise DataError(
+            f"--references {path}",
+            must="be square images",
+            got=f"{width} x {height} px",
+            remedy="Cut or pad them",
+        )
     if not pixel_size > 0:
         raise _unsaid(path, pixel_size)
     is_empty = ~np.asarray(images).any((1, 2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from cryopick.tables.model import Particles
@@ -14,7 +15,15 @@ __all__ = ["join_particles"]
 
 _FILES = ("image", "micrograph")  # columns of names that start near their table
 _GROUPS = ("rlnGroupName", "micrograph", "image")  # the first that there is groups particles
-_FLAGS = ("is_premultiplied", "is_phase_flipped")  # 0 where a table does not say
+_UNSAID = {  # what holds where a table does not say it; whole numbers cannot be empty
+    "is_premultiplied": 0,
+    "is_phase_flipped": 0,
+    "image_dimensions": 2,
+    "class_number": 0,
+    "is_junk": 0,
+    "is_ctf_trusted": 1,
+}
+_OF_ALL = ("box_size", "group_number", "n_significant")  # other whole numbers: of all or of none
 
 
 def join_particles(parts: Sequence[Particles], *, target: Path) -> Particles:
@@ -32,8 +41,9 @@ def join_particles(parts: Sequence[Particles], *, target: Path) -> Particles:
     Particles
         Groups that are alike in all that is known of them, and in name, are one group; groups
         that share a name but are not alike get names of their own. Columns that a table lacks
-        are empty for its rows. Groups without particles are left out. If tables group their
-        particles by different columns, a column rlnGroupName says of each what its table says.
+        are empty for its rows; whole numbers hold what goes without saying, or are left out.
+        Groups without particles are left out. If tables group their particles by different
+        columns, a column rlnGroupName says of each what its table says.
     """
     rows: list[pd.DataFrame] = []
     groups: dict[tuple[object, ...], dict[str, object]] = {}
@@ -56,15 +66,23 @@ def join_particles(parts: Sequence[Particles], *, target: Path) -> Particles:
         if is_mixed and own is not None:
             renamed[_GROUPS[0]] = renamed[own].astype(str)
         rows.append(renamed)
-    optics = pd.DataFrame(list(groups.values()))
+    optics = _whole(pd.DataFrame(list(groups.values())))
     if "optics_group_name" in optics:
         optics["optics_group_name"] = _apart(optics["optics_group_name"])
-    return Particles(rows=pd.concat(rows, ignore_index=True), optics=optics, source=target)
+    joined = _whole(pd.concat(rows, ignore_index=True))
+    return Particles(rows=joined, optics=optics, source=target)
+
+
+def _whole(table: pd.DataFrame) -> pd.DataFrame:
+    """Keep whole numbers whole where some of the tables lack them."""
+    kept = table.drop(columns=[c for c in _OF_ALL if c in table and table[c].isna().any()])
+    known = {c: kept[c].fillna(v).astype(np.int64) for c, v in _UNSAID.items() if c in kept}
+    return kept.assign(**known)
 
 
 def _value(column: str, value: object) -> object:
     if value is None or pd.isna(value):  # type: ignore[call-overload]
-        return 0 if column in _FLAGS else None
+        return _UNSAID.get(column)
     return value
 
 
