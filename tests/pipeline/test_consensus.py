@@ -60,6 +60,7 @@ def world(tmp_path, monkeypatch):
 
 
 def join(out, sets=("set0", "set1", "set2"), **values):
+    values = {"method": "reliability", **values}
     extra = {k: values.pop(k) for k in ("set_pixel_sizes", "overwrite") if k in values}
     return join_sets(
         [Path(s) for s in sets],

@@ -134,7 +134,7 @@ def cross_fit(
     model
         To begin from; where too little is to be learned, it scores.
     steps
-        Of each training, at most.
+        Of each training, at most; without any, the model scores.
     missed_share
         Particles that are not marked, for each one that is; counted by the network if not given.
     radius
@@ -210,7 +210,7 @@ def _train(
 ) -> TrainedModel | None:
     """Train on marked fields; None where they are too few."""
     counts = [len(f.particles) for f in fields]
-    if len(fields) < 2 or sum(counts) < _FEWEST:
+    if not steps or len(fields) < 2 or sum(counts) < _FEWEST:
         return None
     learn, held_out = split_micrographs(counts, test_share=_TEST_SHARE, seed=seed)
     mean = float(np.mean([counts[i] for i in learn]))

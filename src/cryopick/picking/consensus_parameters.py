@@ -6,12 +6,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cryopick.errors import ParameterError
-from cryopick.parameters import Parameters, option
+from cryopick.parameters import Parameters, describe, option
 
 __all__ = ["ConsensusParameters"]
 
 _BOX = 1.5  # diameters, where nothing says it
-_OF_METHOD = {"quorum": "votes", "threshold": "reliability"}
+_STEPS = 200  # of each training
+_OF_METHODS = {
+    "quorum": ("votes",),
+    "threshold": ("reliability", "network"),
+    "steps": ("network",),
+    "seed": ("network",),
+    "white_particles": ("network",),
+    "mask": ("network",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,10 +27,11 @@ class ConsensusParameters(Parameters):
     """Consensus of coordinate sets."""
 
     diameter: float = option(help="Diameter of the particle.", unit="A", above=0)
-    method: Literal["votes", "reliability"] = option(
-        "reliability",
-        help="What decides: the number of pickers that have a candidate, or the probability that "
-        "follows from how far each picker can be trusted.",
+    method: Literal["votes", "reliability", "network"] = option(
+        "network",
+        help="What decides: the number of pickers that have a candidate, the probability that "
+        "follows from how far each picker can be trusted, or that together with networks, each "
+        "trained on the micrographs that it does not judge.",
     )
     relative_radius: float = option(
         0.15,
@@ -45,10 +54,20 @@ class ConsensusParameters(Parameters):
     )
     threshold: float | None = option(
         None,
-        help="Least probability of a pick, with --method reliability; 0.5 if not given, and -1 "
-        "keeps all.",
+        help="Least probability of a pick, with --method reliability or network; 0.5 if not "
+        "given, and -1 keeps all.",
         minimum=-1,
         maximum=1,
+    )
+    steps: int | None = option(
+        None, help="Steps of each training at most; 200 if not given, and 0 trains none.", minimum=0
+    )
+    seed: int = option(1, help="Seed of all random choices of the network.", minimum=0)
+    white_particles: bool = option(
+        default=False, help="The particles are brighter than their surroundings."
+    )
+    mask: bool = option(
+        default=True, help="Do not learn from ice, carbon and holes larger than a particle."
     )
     min_distance: float | None = option(
         None,
@@ -59,13 +78,15 @@ class ConsensusParameters(Parameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, method in _OF_METHOD.items():
-            if getattr(self, name) is not None and self.method != method:
+        for described in describe(type(self)):
+            methods = _OF_METHODS.get(described.name, (self.method,))
+            is_given = getattr(self, described.name) != described.default
+            if is_given and self.method not in methods:
                 raise ParameterError(
-                    name,
-                    must=f"be given with --method {method} only",
+                    described.name,
+                    must=f"be given with --method {' or '.join(methods)} only",
                     got=f"--method {self.method}",
-                    remedy=f"Leave out --{name}, or change --method",
+                    remedy=f"Leave out {described.flag}, or change --method",
                 )
 
     @property
@@ -81,6 +102,11 @@ class ConsensusParameters(Parameters):
     def least_votes(self, n_pickers: int) -> int:
         """Pickers that must have a candidate."""
         return (2 if self.quorum is None else self.quorum) or n_pickers
+
+    @property
+    def most_steps(self) -> int:
+        """Of each training."""
+        return _STEPS if self.steps is None else self.steps
 
     @property
     def least_probability(self) -> float:

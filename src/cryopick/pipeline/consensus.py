@@ -23,6 +23,7 @@ from cryopick.io.atomic import write_json
 from cryopick.picking.consensus_parameters import ConsensusParameters
 from cryopick.picking.consensus_reliability import Reliability
 from cryopick.picking.field_picks import FieldPicks
+from cryopick.pipeline.consensus_chances import CHANCES, Chances, ShareCallback, find_chances
 from cryopick.pipeline.consensus_judge import by_field, judge_by_votes, keep_apart
 from cryopick.pipeline.consensus_sets import (
     CandidateField,
@@ -31,7 +32,9 @@ from cryopick.pipeline.consensus_sets import (
     find_candidates,
     read_set,
 )
-from cryopick.pipeline.job import Job, ProgressCallback, Task
+from cryopick.pipeline.job import Job, Record, Task
+from cryopick.pipeline.network_picker import model_identity
+from cryopick.pipeline.pick_models import read_model
 from cryopick.pipeline.picking import PICKING_FILES, PickingResult, gather_picks, store_picks
 from cryopick.tables.micrographs import open_micrographs, pixel_sizes
 from cryopick.tables.model import Micrographs
@@ -39,7 +42,8 @@ from cryopick.tables.pick_scores import PROBABILITY, VOTES, PickScore
 
 __all__ = ["ConsensusResult", "PickerRecord", "join_sets"]
 
-_NAME, _RESULT = "pick consensus", "consensus.json"
+_NAME, _RESULT, _TABLE = "pick consensus", "consensus.json", "micrographs.star"
+_SEARCHED = 0.25  # diameters about a candidate, at least, where a network looks for its centre
 Floats = NDArray[np.float64]
 
 
@@ -86,8 +90,9 @@ def join_sets(
     set_pixel_sizes: Sequence[float | None] = (),
     compute: ComputeParameters | None = None,
     pixel_size: float | None = None,
+    model: Path | None = None,
     overwrite: bool = False,
-    progress: ProgressCallback | None = None,
+    progress: ShareCallback | None = None,
 ) -> ConsensusResult:
     """Join coordinate sets and write the result; the order of the sets changes nothing.
 
@@ -107,10 +112,12 @@ def join_sets(
         How much of the machine to use.
     pixel_size
         A/px of all micrographs, instead of what their table or headers say.
+    model
+        That the networks begin from; the general model if not given.
     overwrite
         Throw away what a job with other parameters left in `folder`.
     progress
-        Called with the number of micrographs done and in all.
+        Called with the step and the share of it that is done.
 
     Raises
     ------
@@ -137,36 +144,77 @@ def join_sets(
         )
     radius = parameters.relative_radius * _box(read, table, parameters)
     fields = find_candidates(table, read, radius=radius)
-    trust = judge_by_votes(fields)
+    first = read_model(model)[0] if parameters.method == "network" else None
     job = Job(
         folder,
         name=_NAME,
-        parameters={**parameters.to_dict(), "pixel_size": pixel_size, "set_pixel_sizes": given},
+        parameters={
+            **parameters.to_dict(),
+            "pixel_size": pixel_size,
+            "set_pixel_sizes": given,
+            "model": None if first is None else model_identity(first),
+        },
         inputs=[str(p) for p in (*sets, *micrographs)],
-        results=(*PICKING_FILES, _RESULT, *(() if table.source else ("micrographs.star",))),
+        results=(*PICKING_FILES, _RESULT, CHANCES, *(() if table.source else (_TABLE,))),
         overwrite=overwrite,
     )
-    found = _scored(fields, trust, parameters)
-    score = VOTES if parameters.method == "votes" else PROBABILITY
+    tell = progress or (lambda step, share: None)
     with job:
-        tasks = [
-            Task(key=f.key, identity=_identity(picks), payload=_Stored(f.key, picks))
-            for f, picks in zip(fields, found, strict=True)
-        ]
-        executor = make_executor(compute, n_items=len(tasks), bytes_per_item=0)
-        records = job.run(
-            executor, partial(_store, folder=folder, score=score), tasks, progress=progress
-        )
-        seen = _some(table, [f.micrograph for f in fields])
+        judged = Chances(fields, judge_by_votes(fields), {})
+        if first is not None:
+            judged = find_chances(
+                fields,
+                folder,
+                parameters=parameters,
+                model=first,
+                radius=max(radius, _SEARCHED * parameters.diameter),
+                compute=compute,
+                progress=tell,
+            )
+        picks = _write(job, table, fields, judged, parameters, compute, tell)
         result = ConsensusResult(
-            picks=gather_picks(folder, seen, records, score=score),
-            pickers=_records(read, trust),
+            picks=picks,
+            pickers=_records(read, judged.trust),
             shared=_shared(fields),
             radius=radius,
             n_unseen_micrographs=len(table) - len(fields),
         )
         write_json(folder / _RESULT, result.to_dict())
     return result
+
+
+def _write(
+    job: Job,
+    table: Micrographs,
+    fields: Sequence[CandidateField],
+    judged: Chances,
+    parameters: ConsensusParameters,
+    compute: ComputeParameters,
+    tell: ShareCallback,
+) -> PickingResult:
+    """Write the picks of each micrograph and the lists that join them."""
+    score = VOTES if parameters.method == "votes" else PROBABILITY
+    found = _scored(judged.fields, judged.trust, parameters)
+    tasks = [
+        Task(key=f.key, identity=_identity(picks), payload=_Stored(f.key, picks))
+        for f, picks in zip(judged.fields, found, strict=True)
+    ]
+    executor = make_executor(compute, n_items=len(tasks), bytes_per_item=0)
+    records = job.run(
+        executor,
+        partial(_store, folder=job.folder, score=score),
+        tasks,
+        progress=lambda done, total: tell("Writing", done / total),
+    )
+    of_key = {r.key: r for r in records}
+    every = [
+        of_key[f.key]
+        if f.key in of_key
+        else Record(key=f.key, identity="", error=judged.failed[f.micrograph])
+        for f in fields
+    ]
+    seen = _some(table, [f.micrograph for f in fields])
+    return gather_picks(job.folder, seen, every, score=score)
 
 
 class _Stored(NamedTuple):
