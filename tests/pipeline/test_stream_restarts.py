@@ -212,3 +212,16 @@ def test_references_that_are_not_square_are_refused():
 
     with pytest.raises(DataError, match="must be square images; got 28 x 32 px"):
         stream("later.star", references=Path("given.mrcs"))
+
+
+def test_particles_that_are_black_are_told():
+    whole(120)
+    told = []
+    stream(iterations=1, tell=told.append)
+    assert not [s for s in told if "black" in s]
+    images = read_mrc(Path("stack.mrcs"))
+    write_mrc(Path("stack.mrcs"), -images, pixel_size=PIXEL)
+
+    stream(iterations=1, out="other", tell=told.append)
+
+    assert len([s for s in told if s.startswith("Warning: the particles look black")]) == 1

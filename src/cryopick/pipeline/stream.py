@@ -37,7 +37,7 @@ from cryopick.pipeline.class2d_run import ClassificationProgress, Report, Tell
 from cryopick.pipeline.job import Job, identity_of
 from cryopick.pipeline.memory_plan import release_memory
 from cryopick.pipeline.particle_images import ParticleImages
-from cryopick.pipeline.stream_contrast import require_same_contrast
+from cryopick.pipeline.stream_contrast import looks_black, require_same_contrast
 from cryopick.pipeline.stream_feed import ARRIVALS, ParticleFeed
 from cryopick.pipeline.stream_output import (
     CLASSES,
@@ -73,6 +73,7 @@ __all__ = ["NAME", "Stream", "StreamResult", "classify_stream", "stream_job"]
 
 NAME = "class2d stream"
 CLOSE, STATUS, REPORT = "close", "stream.json", "report.html"
+_BLACK = "Warning: the particles look black, and classes are of white ones; invert the particles."
 _PASSING = (STATE, SUMS, "_data.star", ".xmd", ".sqlite")  # of use in the last round only
 
 
@@ -354,6 +355,8 @@ class Stream:
                 )
                 state = work.begin(self._references)
             elif before is None:
+                if looks_black(source, diameter=self._parameters.diameter):
+                    self._tell(_BLACK)
                 state = work.create()
             else:
                 state = work.extend(before)
