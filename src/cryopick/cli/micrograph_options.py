@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -89,7 +89,11 @@ def pick_and_tell(
 
 
 def tell_picks(
-    result: PickingResult, *, is_json: bool, limits: tuple[float, float] | None = None
+    result: PickingResult,
+    *,
+    is_json: bool,
+    limits: tuple[float, float] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
     """Say what was found and what was refused, and set the exit code.
 
@@ -101,8 +105,10 @@ def tell_picks(
         Print JSON.
     limits
         Diameters that were estimated, A.
+    more
+        Numbers that are printed beside those of the result, as JSON only.
     """
-    counts = result.to_dict()
+    counts = {**result.to_dict(), **(more or {})}
     done = len(result.picked)
     mean = f", {counts['n_picks'] / done:.0f} each on average" if done else ""
     lines = [f"{counts['n_picks']} picks in {done} micrographs{mean}: {counts['coordinates']}"]

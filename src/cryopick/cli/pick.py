@@ -17,6 +17,7 @@ from cryopick.cli.micrograph_options import (
     pick_and_tell,
 )
 from cryopick.cli.options import expand_parameters
+from cryopick.cli.pick_consensus import add_consensus_command
 from cryopick.cli.pick_network import add_network_commands
 from cryopick.cli.pick_topaz import topaz_app
 from cryopick.execution.parameters import ComputeParameters
@@ -31,6 +32,7 @@ pick_app = typer.Typer(
     help="Find particles in micrographs.", no_args_is_help=True, pretty_exceptions_enable=False
 )
 add_network_commands(pick_app)
+add_consensus_command(pick_app)
 pick_app.add_typer(topaz_app, name="topaz")
 
 
