@@ -138,7 +138,9 @@ def judge_by_network(
     threads: int = 1,
     progress: Callable[[int, float], None] | None = None,
 ) -> NetworkJudgement:
-    """Judge candidates by votes, then by a model as it is, then by networks trained on that.
+    """Judge candidates by votes, then by a model as it is, then by networks trained on that, too.
+
+    The log-odds of the model and of the network that was trained count alike.
 
     Parameters
     ----------
@@ -154,8 +156,8 @@ def judge_by_network(
         As `cross_fit` takes them.
     """
     votes = judge_by_votes(fields)
-    plain = [score_candidates(model, p.seen, radius=radius).logits for p in prepared]
-    first = judge_by_votes(fields, prior=np.concatenate(plain))
+    plain = [score_candidates(model, p.seen, radius=radius) for p in prepared]
+    first = judge_by_votes(fields, prior=np.concatenate([p.logits for p in plain]))
     fit = cross_fit(
         [p.seen for p in prepared],
         by_field(fields, first.probability),
@@ -166,7 +168,9 @@ def judge_by_network(
         threads=threads,
         progress=progress,
     )
-    final = judge_by_votes(fields, prior=np.concatenate([j.logits for j in fit.fields]))
+    # labels out of votes are not marked at random, so what calibrates on them alone may be far off
+    both = [(p.logits + j.logits) / 2 for p, j in zip(plain, fit.fields, strict=True)]
+    final = judge_by_votes(fields, prior=np.concatenate(both))
     positions = [p.in_micrograph(j.centres) for p, j in zip(prepared, fit.fields, strict=True)]
     return NetworkJudgement(votes, first, final, fit, positions)
 
