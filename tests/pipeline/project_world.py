@@ -16,7 +16,7 @@ from cryopick.pipeline.project_verify import verify_project
 
 
 @pytest.fixture
-def project(tmp_path):
+def new_project(tmp_path):
     with Project.open(tmp_path / "project", create=True) as opened:
         yield opened
 

@@ -22,6 +22,11 @@ from cryopick.pipeline.project_verify import verify_project
 pytest_plugins = ("project_world",)
 
 
+@pytest.fixture
+def project(new_project):
+    return new_project
+
+
 def test_what_is_recorded_of_a_job_is_read_again_by_others(project):
     record = project.new_job(
         "pick", "b", upstream={"ctf": "a"}, parameters={"diameter": (1, 2)}, inputs=["mics.star"]

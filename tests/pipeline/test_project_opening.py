@@ -14,6 +14,11 @@ from cryopick.pipeline.project_schema import SCHEMA, ProjectDescription, migrate
 pytest_plugins = ("project_world",)
 
 
+@pytest.fixture
+def project(new_project):
+    return new_project
+
+
 @pytest.mark.parametrize("make", ["absent", "empty", "hidden"])
 def test_an_empty_folder_becomes_a_project_only_when_asked(tmp_path, make):
     folder = tmp_path / "new"

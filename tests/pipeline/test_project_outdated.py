@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from project_world import add, outdated
 
 from cryopick.pipeline.project_clean import find_removable, remove_jobs
 from cryopick.pipeline.project_verify import verify_project
 
 pytest_plugins = ("project_world",)
+
+
+@pytest.fixture
+def project(new_project):
+    return new_project
 
 
 def test_a_job_is_outdated_when_another_is_current_and_it_is_said_what_changed(project):
