@@ -10,7 +10,6 @@ import typer
 from cryopick.cli.console import share_bar, warn
 from cryopick.cli.micrograph_options import AsJson, Out, Overwrite, PixelSize, tell_picks
 from cryopick.cli.options import expand_parameters
-from cryopick.errors import ParameterError
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.picking.consensus_parameters import ConsensusParameters
 
@@ -64,13 +63,6 @@ def pick_consensus_command(
     """
     from cryopick.pipeline.consensus import join_sets
 
-    if model is not None and parameters.method != "network":
-        raise ParameterError(
-            "model",
-            must="be given with --method network only",
-            got=f"--method {parameters.method}",
-            remedy="Leave out --model, or change --method",
-        )
     with share_bar(is_json=is_json) as progress:
         result = join_sets(
             sets,

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import DataError, ParameterError
-from cryopick.execution.local import make_executor
+from cryopick.execution.local import make_executor, require_devices
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.io.atomic import write_json
 from cryopick.picking.consensus_parameters import ConsensusParameters
@@ -122,8 +122,8 @@ def join_sets(
     Raises
     ------
     ParameterError
-        If there are fewer than two sets, not as many pixel sizes as sets, or more votes are asked
-        for than there are sets.
+        If there are fewer than two sets, not as many pixel sizes as sets, more votes are asked
+        for than there are sets, a model is given that has no say, or a device is not there.
     DataError
         If the sets hold no picks.
     TableError, FormatError
@@ -132,16 +132,10 @@ def join_sets(
         If `folder` holds another job or is in use, or cannot be written.
     """
     folder, compute = Path(folder), compute or ComputeParameters()
-    given = _checked(sets, set_pixel_sizes, parameters)
+    require_devices(compute)
+    given = _checked(sets, set_pixel_sizes, parameters, model)
     table = open_micrographs(micrographs, pixel_size=pixel_size)
-    read = [read_set(p, table, pixel_size=s) for p, s in zip(sets, given, strict=True)]
-    if not sum(s.count for s in read):
-        raise DataError(
-            "the sets",
-            must="hold picks on these micrographs",
-            got="none",
-            remedy="Check that the sets are of these micrographs",
-        )
+    read = _read(sets, given, table)
     radius = parameters.relative_radius * _box(read, table, parameters)
     fields = find_candidates(table, read, radius=radius)
     first = read_model(model)[0] if parameters.method == "network" else None
@@ -226,10 +220,34 @@ def _store(stored: _Stored, *, folder: Path, score: PickScore) -> dict[str, Any]
     return store_picks(stored.picks, folder=folder, key=stored.key, score=score)
 
 
+def _read(
+    sets: Sequence[Path], sizes: Sequence[float | None], table: Micrographs
+) -> list[CoordinateSet]:
+    read = [read_set(p, table, pixel_size=s) for p, s in zip(sets, sizes, strict=True)]
+    if not sum(s.count for s in read):
+        raise DataError(
+            "the sets",
+            must="hold picks on these micrographs",
+            got="none",
+            remedy="Check that the sets are of these micrographs",
+        )
+    return read
+
+
 def _checked(
-    sets: Sequence[Path], sizes: Sequence[float | None], parameters: ConsensusParameters
+    sets: Sequence[Path],
+    sizes: Sequence[float | None],
+    parameters: ConsensusParameters,
+    model: Path | None,
 ) -> list[float | None]:
     """Refuse what contradicts itself; give a pixel size or None for each set."""
+    if model is not None and parameters.method != "network":
+        raise ParameterError(
+            "model",
+            must="be given with --method network only",
+            got=f"--method {parameters.method}",
+            remedy="Leave out --model, or change --method",
+        )
     if len(sets) < 2:
         raise ParameterError(
             "SETS", must="be at least two", got=len(sets), remedy="Give the picks of another picker"
