@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from cryopick.class2d.em import EmClassifier
 from cryopick.class2d.em_parameters import ClassificationParameters
 from cryopick.class2d.em_state import EmState
 from cryopick.io.atomic import write_json
-from cryopick.pipeline.class2d_averages import average_bytes, make_averages, sums_bytes
+from cryopick.pipeline.class2d_averages import make_averages
 from cryopick.pipeline.class2d_checkpoint import Checkpoints
+from cryopick.pipeline.class2d_memory import plan_classifier
 from cryopick.pipeline.class2d_output import (
     GALLERY,
     iteration_files,
@@ -30,15 +31,10 @@ from cryopick.pipeline.class2d_references import read_references
 from cryopick.pipeline.class2d_source import ParticleSource, poses_of_table
 from cryopick.pipeline.class2d_tables import to_classification
 from cryopick.pipeline.job import Job
-from cryopick.pipeline.memory_plan import MemoryPlan, memory_limit, plan_memory
 
 __all__ = ["RESULT", "ClassificationProgress", "ClassificationRun", "Report", "Tell"]
 
 RESULT = "result.json"
-_TABLE_BYTES = 2000  # of a row: columns in memory, twice
-_SUMS_SHARE, _SUMS_BESIDE = 0.25, 3  # of the memory; all sums and averages, in sizes of a sum
-_BATCH_PIXELS = 1 << 19
-_KEPT_SHARE = 0.8  # of the memory that is left may go to images kept ready
 _TOLD = {
     "class_number": "number",
     "particle_count": "n_particles",
@@ -98,15 +94,11 @@ class ClassificationRun:
     ) -> None:
         self._source, self._parameters, self._compute = source, parameters, compute
         self._out, self._progress = out, progress
-        self._classifier = self._make_classifier(0)
-        plan = self._plan()
-        left = plan.limit - plan.total
-        wanted = len(source) * self._classifier.bytes_per_image
-        if wanted <= _KEPT_SHARE * left:
-            self._classifier.close()
-            self._classifier = self._make_classifier(wanted)
-            plan = replace(plan, parts={**plan.parts, "images kept ready": float(wanted)})
-        self._batch_size, self._limit = plan.batch_size, plan.limit
+        planned = plan_classifier(
+            self._make_classifier, source, compute, n_classes=parameters.n_classes
+        )
+        self._classifier, plan = planned.classifier, planned.plan
+        self._batch_size, self._averaging_threads = plan.batch_size, planned.n_threads
         tell(str(plan))
 
     def close(self) -> None:
@@ -172,27 +164,6 @@ class ClassificationRun:
             keep_bytes=keep_bytes,
         )
 
-    def _plan(self) -> MemoryPlan:
-        source, limit = self._source, memory_limit(self._compute.memory)
-        box, threads = source.box_size, self._averaging_threads(limit)
-        sums = sums_bytes(box, self._parameters.n_classes)
-        return plan_memory(
-            bytes_per_image=threads * average_bytes(box),
-            fixed={
-                "tables": float(_TABLE_BYTES * len(source.images)),
-                "alignment": float(self._classifier.fixed_bytes),
-                "averages": float(sums * (threads + _SUMS_BESIDE)),
-            },
-            limit=limit,
-            minimum=1,
-            maximum=min(max(_BATCH_PIXELS // box**2, 16), 128),
-        )
-
-    def _averaging_threads(self, limit: float) -> int:
-        """Threads that can have sums of their own in a part of the memory."""
-        sums = sums_bytes(self._source.box_size, self._parameters.n_classes)
-        return max(1, min(self._compute.n_threads, int(_SUMS_SHARE * limit / sums)))
-
     def _references(self, path: Path | None) -> Tensor | None:
         if path is None:
             return None
@@ -231,7 +202,7 @@ class ClassificationRun:
             mask_diameter=mask_diameter,
             n_classes=parameters.n_classes,
             devices=self._compute.devices,
-            threads=self._averaging_threads(self._limit),
+            threads=self._averaging_threads,
             batch_size=self._batch_size,
             progress=lambda done, total: self._progress(
                 ClassificationProgress(step="Averaging", done=done, total=total)

@@ -420,7 +420,6 @@ class Stream:
             self._compute,
             n_classes=k,
             progress=self._progress,
-            tell=_silent,
         )
 
     def _commit(

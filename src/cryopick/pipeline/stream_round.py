@@ -14,26 +14,16 @@ from cryopick.class2d.average_sums import AverageSums
 from cryopick.class2d.stream import StreamClassifier
 from cryopick.class2d.stream_parameters import StreamParameters
 from cryopick.class2d.stream_state import StreamState
-from cryopick.pipeline.class2d_averages import (
-    FinalAverages,
-    average_bytes,
-    make_averages,
-    sums_bytes,
-)
+from cryopick.pipeline.class2d_averages import FinalAverages, make_averages
+from cryopick.pipeline.class2d_memory import plan_classifier
 from cryopick.pipeline.class2d_output import iteration_prefix, write_iteration
 from cryopick.pipeline.class2d_parameters import MachineParameters
-from cryopick.pipeline.class2d_run import ClassificationProgress, Report, Tell
+from cryopick.pipeline.class2d_run import ClassificationProgress, Report
 from cryopick.pipeline.class2d_tables import to_classification
-from cryopick.pipeline.memory_plan import memory_limit, plan_memory
 from cryopick.pipeline.stream_source import StreamSource
 from cryopick.tables.classification import Classification
 
 __all__ = ["References", "StreamRound"]
-
-_TABLE_BYTES = 2000  # of a row: columns in memory, twice
-_SUMS_SHARE, _SUMS_BESIDE = 0.25, 3  # of the memory; all sums and averages, in sizes of a sum
-_BATCH_PIXELS = 1 << 19
-_KEPT_SHARE = 0.8  # of the memory that is left may go to images kept ready
 
 
 class References(NamedTuple):
@@ -55,8 +45,8 @@ class StreamRound:
         What to do, and with how much of the machine.
     n_classes
         Of the stream.
-    progress, tell
-        Called with where the round is, and with sentences for the user.
+    progress
+        Called with where the round is.
 
     Raises
     ------
@@ -72,7 +62,6 @@ class StreamRound:
         *,
         n_classes: int,
         progress: Report,
-        tell: Tell,
     ) -> None:
         self.source, self._parameters, self._compute = source, parameters, compute
         self._progress = progress
@@ -80,28 +69,9 @@ class StreamRound:
         self._engine = parameters.of_engine(
             n_classes=n_classes, box_size=source.box_size, pixel_size=source.pixel_size
         )
-        self._classifier = self._make_classifier(0)
-        limit = memory_limit(compute.memory)
-        sums = sums_bytes(source.box_size, n_classes)
-        self._threads = max(1, min(compute.n_threads, int(_SUMS_SHARE * limit / sums)))
-        plan = plan_memory(
-            bytes_per_image=self._threads * average_bytes(source.box_size),
-            fixed={
-                "tables": float(_TABLE_BYTES * len(source.images)),
-                "alignment": float(self._classifier.fixed_bytes),
-                "averages": float(sums * (self._threads + _SUMS_BESIDE)),
-            },
-            limit=limit,
-            minimum=1,
-            maximum=min(max(_BATCH_PIXELS // source.box_size**2, 16), 128),
-        )
-        wanted = len(source) * self._classifier.bytes_per_image
-        if wanted <= _KEPT_SHARE * (limit - plan.total):
-            self._classifier.close()
-            self._classifier = self._make_classifier(wanted)
-            plan = replace(plan, parts={**plan.parts, "images kept ready": float(wanted)})
-        self._batch_size = plan.batch_size
-        tell(str(plan))
+        planned = plan_classifier(self._make_classifier, source, compute, n_classes=n_classes)
+        self._classifier, self._threads = planned.classifier, planned.n_threads
+        self._batch_size = planned.plan.batch_size
 
     def close(self) -> None:
         """Stop the threads."""
