@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from cryopick.pipeline.class2d_run import (
     Tell,
 )
 from cryopick.pipeline.class2d_source import ParticleSource, open_source
-from cryopick.pipeline.job import Job, identity_of
+from cryopick.pipeline.job import Job, forgotten_if_not_begun, identity_of
 from cryopick.tables.model import Particles
 from cryopick.tables.paths import resolve_path
 
@@ -130,7 +130,7 @@ def classify_particles(
         overwrite=overwrite,
         adjustable=("iterations",) if continues else (),
     )
-    with _forgotten_if_not_begun(out), job:
+    with forgotten_if_not_begun(out, begun=CHECKPOINT), job:
         before = _finished(out, parameters.iterations)
         if before is not None:
             job.results += [n for n in before["files"] if n not in job.results]
@@ -158,20 +158,6 @@ def classify_particles(
             values = run.go(job, state, references, warnings=warnings)
         source.images.remove_scratch()
         return ClassificationResult(values=values)
-
-
-@contextlib.contextmanager
-def _forgotten_if_not_begun(out: Path) -> Iterator[None]:
-    """Free the folder for other parameters if a new run fails before it has found anything."""
-    is_new = not (out / "job.json").exists()
-    try:
-        yield
-    except ProjectError:  # the folder is somebody else's
-        raise
-    except BaseException:
-        if is_new and not (out / CHECKPOINT).exists():
-            (out / "job.json").unlink(missing_ok=True)
-        raise
 
 
 def _require_references(parameters: ClassificationParameters, references: Path | None) -> None:

@@ -18,7 +18,7 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Self
@@ -28,7 +28,15 @@ from cryopick.execution.local import Executor
 from cryopick.io.atomic import make_folder, output_errors, remove_leftovers, write_json
 from cryopick.pipeline.versions import known_versions
 
-__all__ = ["Job", "ProgressCallback", "Record", "Task", "identity_of", "take_back_items"]
+__all__ = [
+    "Job",
+    "ProgressCallback",
+    "Record",
+    "Task",
+    "forgotten_if_not_begun",
+    "identity_of",
+    "take_back_items",
+]
 
 ProgressCallback = Callable[[int, int], None]  # items done, items in all
 
@@ -97,6 +105,40 @@ def take_back_items(folder: Path, keys: Sequence[str], *, why: str) -> None:
             ledger.write(b"\n")
         for key in keys:
             _append(ledger, Record(key=key, identity="", error=why))
+
+
+@contextlib.contextmanager
+def forgotten_if_not_begun(
+    folder: Path,
+    *,
+    begun: str,
+    files: Sequence[str] = (),
+    on: type[BaseException] = BaseException,
+) -> Iterator[None]:
+    """Free a folder for other parameters if a new job fails before it has found anything.
+
+    Parameters
+    ----------
+    folder
+        Of the job.
+    begun
+        Name or pattern of a file that is there once something has been found.
+    files
+        That are removed beside ``job.json``.
+    on
+        What the job fails with; other exceptions leave all as it is.
+    """
+    folder = Path(folder)
+    is_new = not (folder / "job.json").exists()
+    try:
+        yield
+    except ProjectError:  # the folder is somebody else's
+        raise
+    except on:
+        if is_new and not any(folder.glob(begun)):
+            for name in ("job.json", *files):
+                (folder / name).unlink(missing_ok=True)
+        raise
 
 
 class Job:

@@ -26,7 +26,6 @@ from cryopick.errors import (
     FormatError,
     OutputError,
     ParameterError,
-    ProjectError,
 )
 from cryopick.execution.local import require_devices
 from cryopick.execution.parameters import ComputeParameters
@@ -34,7 +33,7 @@ from cryopick.io.atomic import write_json
 from cryopick.pipeline.class2d_averages import FinalAverages
 from cryopick.pipeline.class2d_references import kept_averages
 from cryopick.pipeline.class2d_run import ClassificationProgress, Report, Tell
-from cryopick.pipeline.job import Job, identity_of
+from cryopick.pipeline.job import Job, forgotten_if_not_begun, identity_of
 from cryopick.pipeline.memory_plan import release_memory
 from cryopick.pipeline.particle_images import ParticleImages
 from cryopick.pipeline.stream_contrast import looks_black, require_same_contrast
@@ -155,26 +154,14 @@ def classify_stream(
         read = kept_averages(references) or references
         identity["references"] = f"{references} ({identity_of(read)})"
     job = stream_job(out, identity, inputs=inputs, overwrite=overwrite)
-    with _forgotten_if_not_begun(Path(out)), job:
+    forgotten = forgotten_if_not_begun(
+        Path(out), begun="rounds/*/round.json", files=(ARRIVALS,), on=CryopickError
+    )
+    with forgotten, job:
         stream = Stream(
             inputs, job, parameters, compute, given, pixel_size, progress=progress, tell=tell
         )
         return StreamResult(values=stream.go())
-
-
-@contextlib.contextmanager
-def _forgotten_if_not_begun(out: Path) -> Iterator[None]:
-    """Free the folder for other parameters if a stream cannot begin with these."""
-    is_new = not (out / "job.json").exists()
-    try:
-        yield
-    except ProjectError:  # the folder is somebody else's
-        raise
-    except CryopickError:
-        if is_new and not any((out / "rounds").glob("*/round.json")):
-            for name in ("job.json", ARRIVALS):
-                (out / name).unlink(missing_ok=True)
-        raise
 
 
 def stream_job(
@@ -278,18 +265,13 @@ class Stream:
                 got=class_index + 1,
                 remedy="Wait for the first round",
             )
-        source = self._open(self._n_done)
-        work = self._round(source)
-        try:
+        with self._working(self._n_done) as work:
             state = work.subdivide(before, class_index, parts)
             final = work.average(state)
             kind = f"class {class_index + 1} parted"
             made = self._commit(
                 work, state, final, before, self._n_done, kind=kind, started=started
             )
-        finally:
-            work.close()
-            source.images.close()
         return self._tell_status(made, is_closed=False)
 
     def _is_ending(self, latest: float) -> bool:
@@ -334,28 +316,26 @@ class Stream:
                 remedy="Check the names of its tables",
             )
         if self._compute.full_pass and last.values["kind"] != "full pass":
-            last = self._do_full_pass(last)
+            last = self._do_full_pass()
         self._export(last.folder)
         return self._tell_status(last, is_closed=True)
 
     def _do(self, stop: int) -> None:
         """Work on the first `stop` particles."""
         started = time.monotonic()
-        source = self._open(stop)
-        work = self._round(source)
-        try:
+        with self._working(stop) as work:
             before = self._state
             first, sums = 0, None
             if before is None and self._references is not None:
                 require_same_contrast(
-                    source,
+                    work.source,
                     self._references.images,
                     pixel_size=self._references.pixel_size,
                     diameter=self._parameters.diameter,
                 )
                 state = work.begin(self._references)
             elif before is None:
-                if looks_black(source, diameter=self._parameters.diameter):
+                if looks_black(work.source, diameter=self._parameters.diameter):
                     self._tell(_BLACK)
                 state = work.create()
             else:
@@ -367,24 +347,29 @@ class Stream:
             final = work.average(state, before=sums, first=first)
             kind = "assigned" if state.is_anchored else "classes made"
             self._commit(work, state, final, before, stop, kind=kind, started=started)
-        finally:
-            work.close()
-            source.images.close()
 
-    def _do_full_pass(self, last: Round) -> Round:
+    def _do_full_pass(self) -> Round:
         """Classify all particles by EM, and tell the difference."""
         assert self._state is not None
         started, before = time.monotonic(), self._state
-        source = self._open(self._n_done)
-        work = self._round(source)
-        try:
+        with self._working(self._n_done) as work:
             state = work.full_pass(before)
             final = work.average(state)
             return self._commit(
                 work, state, final, before, self._n_done, kind="full pass", started=started
             )
+
+    @contextlib.contextmanager
+    def _working(self, stop: int) -> Iterator[StreamRound]:
+        """Open the first `stop` particles for the work of a round, and close them after it."""
+        source = self._open(stop)
+        try:
+            work = self._round(source)
+            try:
+                yield work
+            finally:
+                work.close()
         finally:
-            work.close()
             source.images.close()
 
     def _open(self, stop: int) -> StreamSource:
