@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -59,6 +61,69 @@ def test_an_image_of_one_plane_is_an_image(tmp_path):
     found, _ = read_eman_stack(write(tmp_path / "a.hdf", images()[:, None]))
 
     assert found.shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "szip", "lzf"])
+def test_16_bits_of_any_compression_are_read(tmp_path, compression):
+    low, high = np.float32(-3.5), np.float32(8.25)
+    stored = np.random.default_rng(1).integers(0, 2**16, (8, 16), dtype=np.uint16)
+    path = write(tmp_path / "a.hdf", images(1))
+    with h5py.File(path, "r+") as file:
+        group = file["MDF/images/0"]
+        del group["image"]
+        group.create_dataset("image", data=stored, compression=compression, chunks=(8, 16))
+        group.attrs["EMAN.stored_renderbits"] = np.int32(16)
+        group.attrs["EMAN.stored_rendermin"], group.attrs["EMAN.stored_rendermax"] = low, high
+
+    found, _ = read_eman_stack(path)
+
+    expected = stored / 65535 * (float(high) - float(low)) + float(low)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["int16", "uint8", "float16", ">f4", "float64"])
+def test_numbers_of_any_type_are_densities(tmp_path, kind):
+    given = np.arange(256).reshape(1, 16, 16).astype(kind)
+
+    found, _ = read_eman_stack(write(tmp_path / "a.hdf", given))
+
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found[0].ravel(), np.arange(256))
+
+
+def test_images_that_never_came_are_not_counted_but_a_gap_is_refused(tmp_path):
+    path = write(tmp_path / "a.hdf", images(4))
+    with h5py.File(path, "r+") as file:
+        file["MDF/images"].attrs["imageid_max"] = np.int32(10**8)
+        file.create_group("MDF/images/4").attrs["EMAN.nx"] = np.int32(16)
+
+    assert len(read_eman_stack(path)[0]) == 4
+
+    with h5py.File(path, "r+") as file:
+        del file["MDF/images/1"]
+    with pytest.raises(FormatError, match="must hold images without a gap; got no image 1, but 3"):
+        read_eman_stack(path)
+
+
+def test_a_database_of_eman2_is_refused_with_what_converts_it():
+    for name in ("bdb:Class2D#stack_ali2d", "EMAN2DB/stack.bdb"):
+        with pytest.raises(FormatError, match=r"got a BDB.*Convert it with e2proc2d.py IN OUT.hdf"):
+            read_eman_stack(Path(name))
+
+
+def test_an_unknown_compression_is_named(tmp_path):
+    path = write(tmp_path / "a.hdf", images(1))
+    with h5py.File(path, "r+") as file:
+        group = file["MDF/images/0"]
+        del group["image"]
+        layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        layout.set_chunk((16, 16))
+        layout.set_filter(32001, h5py.h5z.FLAG_OPTIONAL, ())
+        space = h5py.h5s.create_simple((16, 16))
+        h5py.h5d.create(group.id, b"image", h5py.h5t.IEEE_F32LE, space, layout)
+
+    with pytest.raises(FormatError, match=r"h5py knows; got filter 32001\. Write it anew"):
+        read_eman_stack(path)
 
 
 def test_what_is_no_stack_is_refused(tmp_path):
