@@ -1,289 +1,225 @@
-"""Consensus of pickers on simulated fields with truth, beside each picker and the number of votes.
+"""Consensus of pickers on fields with truth, beside each picker and the number of votes.
 
 Pickers are real (our LoG, blob and general network, and RELION's LoG where it is installed) or
 simulated from the truth with a bias each: one that misses half of the particles, one that takes
 noise and contamination for particles, one that is off the centre, one that misses crowded
 particles. Each case joins some of them; a candidate is right within 0.3 diameters of a particle.
-AP is over all candidates, P and R at a probability of 0.5; "best k" is the AP of the best number
-of votes. Nothing is asserted.
+Sets are simulated, easy (contrast 1.3) or hard (0.8), or real (apoferritin, against the shared
+coordinates). AP is over all candidates, P, R and F1 at a probability of 0.5; "best k" is the best
+number of votes by AP; "found" is the recall of all candidates together. Nothing is asserted.
 
-    python benchmarks/consensus.py --sets easy,hard --seeds 1,2,3 --work FOLDER
+    python benchmarks/consensus.py --sets easy,hard,apoferritin --work FOLDER --plot plot.png
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
-import subprocess
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cryopick.picking.blob import pick_blob
-from cryopick.picking.blob_parameters import BlobParameters
-from cryopick.picking.evaluate import PickScores, evaluate_picks, is_near
-from cryopick.picking.log import pick_log
-from cryopick.picking.log_parameters import LogParameters
-from cryopick.picking.network_parameters import NetworkParameters
-from cryopick.picking.network_pick import pick_network
+from consensus_fields import PIXEL_SIZE, REAL, SIMULATED, FieldSet, real_fields, simulated_fields
+from cryopick.picking.consensus_learning import Learning, StartModel
+from cryopick.picking.consensus_training_parameters import ConsensusTraining
+from cryopick.picking.evaluate import Evaluation, evaluate_picks
 from cryopick.pipeline.consensus_judge import (
+    by_field,
     judge_by_network,
     judge_by_votes,
     keep_apart,
-    prepare_candidates,
 )
+from cryopick.pipeline.consensus_prepare import prepare_candidates
 from cryopick.pipeline.consensus_sets import CandidateField, find_candidates, read_set
-from cryopick.pipeline.evaluate import Truth, read_truth
 from cryopick.pipeline.pick_models import read_model
 from cryopick.tables.micrographs import open_micrographs
-from cryopick.tables.relion import picks_of_file, write_picks_file
-from picker_sets import CRYOPICK
-from simulated_fields import Picking, cpu_seconds, pick_fields
 
-_DIAMETER, _PIXEL_SIZE = 130.0, 1.5
-_LOW, _HIGH = 100.0, 160.0  # A: sizes that LoG and blob look for
-_CONTRAST = {"easy": 1.3, "hard": 0.8}
-_SIDE = 1024
 _RADIUS = 0.25  # diameters: what counts as one candidate
 _APART = 0.5  # diameters between candidates in the end
-_SIMULATION = {
-    "--phantoms": "tetramer", "--phantom-diameter": _DIAMETER, "--pixel-size": _PIXEL_SIZE,
-    "--number": 12, "--width": _SIDE, "--height": _SIDE, "--particles": 90,
-    "--carbon-fraction": 0.25, "--ice-blobs": 1, "--aggregates": 0.7, "--workers": 1,
-}  # fmt: skip
-_SIMULATED = ("shy", "greedy", "off-centre", "crowd-blind")
-_REAL = ("log", "blob", "network", "relion")
+_TRAINED = "+ trained network"
+_PARTS = 10  # of the probabilities, in the table of reliability
 _CASES = {
-    "simulated": _SIMULATED,
-    "real": _REAL,
-    "all": (*_SIMULATED, *_REAL),
+    "simulated": SIMULATED,
+    "real": REAL,
+    "all": (*SIMULATED, *REAL),
     "3 copies of blob": ("blob", "blob", "blob"),
-    "real + random": (*_REAL, "random"),
-    "simulated + random": (*_SIMULATED, "random"),
+    "real + random": (*REAL, "random"),
+    "simulated + random": (*SIMULATED, "random"),
     "log and blob": ("log", "blob"),
     "network at 2 thresholds": ("network", "network 0.1", "log"),
 }
 
-Points = NDArray[np.float64]
+Floats = NDArray[np.float64]
+
+
+class Told(NamedTuple):
+    """Probabilities of the candidates of one run, and which are right."""
+
+    label: str  # set and case
+    chance: Floats  # (n,)
+    is_right: NDArray[np.bool_]
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    named = os.environ.get("CRYOPICK_TEST_DATA", str(beside))
+    options.add_argument("--data", type=Path, default=Path(named), help="Folder of real data.")
     options.add_argument("--sets", default="easy,hard")
     options.add_argument("--seeds", default="1,2,3")
     options.add_argument("--cases", default=",".join(_CASES))
+    options.add_argument("--number", type=int, default=12, help="Of simulated fields.")
     options.add_argument("--steps", type=int, default=200, help="Of each training.")
     options.add_argument("--work", type=Path, required=True, help="Fields and picks stay here.")
+    options.add_argument("--plot", type=Path, help="PNG of the reliability diagram.")
     given = options.parse_args()
     torch.set_num_threads(1)
-    print(f"{'set':<5} {'seed':>4} {'case':<24} {'by':<22} {'AP':>6} {'P':>6} {'R':>6} "
-          f"{'Brier':>6} {'CPU s':>6}")  # fmt: skip
+    print(f"{'set':<11} {'seed':>4} {'case':<24} {'by':<22} {'AP':>6} {'P':>6} {'R':>6} {'F1':>6} "
+          f"{'found':>6} {'Brier':>6} {'CPU s':>6}")  # fmt: skip
+    told = []
     for name in given.sets.split(","):
+        is_real = name == "apoferritin"
         for seed in map(int, given.seeds.split(",")):
-            folder = given.work / f"{name}_{seed}"
-            _make(folder, name, seed)
+            folder = given.work / (name if is_real else f"{name}_{seed}")
+            fields = (
+                real_fields(folder, given.data)
+                if is_real
+                else simulated_fields(folder, name, seed, given.number)
+            )
             for case in given.cases.split(","):
-                _compare(folder, name, seed, case, given.steps)
+                if not is_real or "real" in case.split() or not {*_CASES[case]} - {*REAL}:
+                    told.append(_compare(fields, name, seed, case, given.steps))
+    _print_reliability(told)
+    if given.plot is not None:
+        _plot(told, given.plot)
 
 
-def _make(folder: Path, name: str, seed: int) -> None:
-    """Simulate fields and let all pickers pick them, unless that was done before."""
-    if (folder / "done").exists():
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    options = {**_SIMULATION, "--contrast": _CONTRAST[name], "--seed": 100 + seed, "--out": folder}
-    words = [str(word) for pair in options.items() for word in pair]
-    subprocess.run(
-        [CRYOPICK, "simulate", "micrographs", *words], check=True, stdout=subprocess.DEVNULL
-    )
-    for picker, picking in _pickings().items():
-        table, _ = pick_fields(folder, picking)
-        _write(folder, picker, table[table["is_pick"]])
-    if shutil.which("relion_autopick"):
-        _write(folder, "relion", _relion(folder))
-    for number, picker in enumerate((*_SIMULATED, "random")):
-        _write(folder, picker, _simulated(folder, picker, np.random.default_rng([seed, number])))
-    (folder / "done").touch()
+def _compare(made: FieldSet, name: str, seed: int, case: str, steps: int) -> Told:
+    pickers = [p for p in _CASES[case] if (made.folder / "picks" / p).is_dir()]
 
-
-def _pickings() -> dict[str, Picking]:
-    model, _ = read_model(None)
-
-    def network(threshold: float | None) -> Picking:
-        parameters = NetworkParameters(diameter=_DIAMETER, threshold=threshold)
-        return lambda f, size, _: pick_network(
-            f, pixel_size=size, parameters=parameters, model=model
-        )
-
-    log = LogParameters(min_diameter=_LOW, max_diameter=_HIGH)
-    blob = BlobParameters(min_diameter=_LOW, max_diameter=_HIGH)
-    return {
-        "log": lambda f, size, _: pick_log(f, pixel_size=size, parameters=log),
-        "blob": lambda f, size, ctf: pick_blob(f, pixel_size=size, parameters=blob, ctf=ctf),
-        "network": network(None),
-        "network 0.1": network(0.1),
-    }
-
-
-def _relion(folder: Path) -> pd.DataFrame:
-    command = [
-        *("relion_autopick", "--i", "micrographs_ctf.star", "--odir", "relion/", "--LoG"),
-        *("--LoG_diam_min", f"{_LOW:g}", "--LoG_diam_max", f"{_HIGH:g}"),
-        *("--shrink", "0", "--lowpass", "20"),
-    ]
-    cpu_seconds(command, folder)
-    files = sorted((folder / "relion").rglob("*_autopick.star"))
-    return pd.concat(
-        picks_of_file(f, f.name.replace("_autopick.star", ".mrc"))[["micrograph", "x", "y", "fom"]]
-        for f in files
-    )
-
-
-def _simulated(folder: Path, picker: str, random: np.random.Generator) -> pd.DataFrame:
-    """Make picks from the truth, and from the false ones of our LoG what is mistaken."""
-    truth = read_truth(folder / "truth.json")
-    wrong = _wrong_picks(folder, truth)
-    tables = []
-    for name in truth.micrographs:
-        true = _places(truth.rows, name)
-        crowded = np.sort(np.hypot(*(true[:, None] - true).transpose(2, 0, 1)), 1)[:, 1]
-        sensitivity, false, jitter, shift = {
-            "shy": (np.full(len(true), 0.55), 0.05, 3.0, 0.0),
-            "greedy": (np.full(len(true), 0.95), 0.9, 6.0, 0.0),
-            "off-centre": (np.full(len(true), 0.85), 0.25, 3.0, 7.0),
-            "crowd-blind": (np.where(crowded < 1.25 * _DIAMETER / _PIXEL_SIZE, 0.5, 0.9),
-                            0.2, 4.0, 0.0),
-            "random": (np.zeros(len(true)), 0.0, 0.0, 0.0),
-        }[picker]  # fmt: skip
-        found = true[random.random(len(true)) < sensitivity]
-        found = found + random.normal(0, max(jitter, 1e-9), found.shape) + shift
-        others = _places(wrong, name)
-        others = others[random.random(len(others)) < false]
-        n_anywhere = 60 if picker == "random" else int(random.poisson(20 * false))
-        others = np.concatenate([others, random.uniform(0, _SIDE - 1, (n_anywhere, 2))])
-        fom = np.concatenate([random.normal(1.5, 1, len(found)), random.normal(0, 1, len(others))])
-        table = pd.DataFrame(np.concatenate([found, others]), columns=["x", "y"])
-        tables.append(table.assign(micrograph=name, fom=fom))
-    return pd.concat(tables)
-
-
-def _wrong_picks(folder: Path, truth: Truth) -> pd.DataFrame:
-    log = _read(folder, "log")
-    kept = []
-    for name, rows in log.groupby("micrograph"):
-        places = rows[["x", "y"]].to_numpy(float)
-        radius = 0.5 * _DIAMETER / _PIXEL_SIZE
-        near = is_near(places, _places(truth.rows, str(name)), radius=radius)
-        kept.append(rows[~near])
-    return pd.concat(kept)
-
-
-def _places(rows: pd.DataFrame, name: str) -> Points:
-    return rows.loc[rows["micrograph"] == name, ["x", "y"]].to_numpy(np.float64)
-
-
-def _write(folder: Path, picker: str, table: pd.DataFrame) -> None:
-    out = folder / "picks" / picker
-    out.mkdir(parents=True, exist_ok=True)
-    for path in sorted((folder / "micrographs").glob("*.mrc")):
-        rows = table[table["micrograph"] == path.name]
-        write_picks_file(out / f"{path.stem}_autopick.star", rows[["x", "y", "fom"]])
-
-
-def _read(folder: Path, picker: str) -> pd.DataFrame:
-    return pd.concat(
-        picks_of_file(f, f.name.replace("_autopick.star", ".mrc"))
-        for f in sorted((folder / "picks" / picker).glob("*.star"))
-    )
-
-
-def _compare(folder: Path, name: str, seed: int, case: str, steps: int) -> None:
-    pickers = [p for p in _CASES[case] if (folder / "picks" / p).is_dir()]
-    truth = read_truth(folder / "truth.json")
-    score = _scorer(truth)
-
-    def tell(by: str, found: PickScores, brier: float = np.nan, seconds: float = np.nan) -> None:
-        print(f"{name:<5} {seed:>4} {case:<24} {by:<22} {found.average_precision:>6.3f} "
-              f"{found.precision:>6.3f} {found.recall:>6.3f} {brier:>6.3f} {seconds:>6.0f}",
-              flush=True)  # fmt: skip
+    def tell(by: str, found: Evaluation, start: float = np.nan) -> None:
+        picks = found.total
+        if np.isfinite(start):
+            sure = found.curve[found.curve["threshold"] >= 0.5]
+            n_right = int(sure["is_right"].sum())
+            precision, recall = n_right / max(len(sure), 1), n_right / picks.n_truth
+            brier = float(((found.curve["threshold"] - found.curve["is_right"]) ** 2).mean())
+        else:
+            precision, recall, brier = picks.precision, picks.recall, np.nan
+        f1 = 2 * precision * recall / max(precision + recall, 1e-9)
+        seconds = time.process_time() - start
+        print(f"{name:<11} {seed:>4} {case:<24} {by:<22} {picks.average_precision:>6.3f} "
+              f"{precision:>6.3f} {recall:>6.3f} {f1:>6.3f} {picks.recall:>6.3f} {brier:>6.3f} "
+              f"{seconds:>6.0f}", flush=True)  # fmt: skip
 
     for picker in dict.fromkeys(pickers):
-        tell(picker, score(_read(folder, picker)))
-    table = open_micrographs([str(folder / "micrographs_ctf.star")])
-    sets = [read_set(folder / "picks" / p, table) for p in pickers]
-    fields = find_candidates(table, sets, radius=_RADIUS * _DIAMETER)
+        tell(picker, _score(made, made.picks(picker)))
+    table = open_micrographs([str(made.folder / made.table)])
+    sets = [read_set(made.folder / "picks" / p, table) for p in pickers]
+    fields = find_candidates(table, sets, radius=_RADIUS * made.diameter)
     counts = [f.found.votes.astype(float) for f in fields]
     by_votes = [
-        score(_table(fields, [np.where(c >= k, c, -np.inf) for c in counts]))
+        _score(made, _table(made, fields, [np.where(c >= k, c, -np.inf) for c in counts]))
         for k in range(1, len(pickers) + 1)
     ]
-    best = int(np.argmax([s.average_precision for s in by_votes]))
+    best = int(np.argmax([s.total.average_precision for s in by_votes]))
     tell(f"votes, best k = {best + 1}", by_votes[best])
     start = time.process_time()
-    votes = judge_by_votes(fields)
-    _tell_chances(tell, "reliability", fields, votes.probability, truth, start)
+
+    def tell_chances(by: str, judged: Sequence[CandidateField], chance: Floats) -> Evaluation:
+        seconds = time.process_time() - start
+        found = _score(made, _table(made, judged, by_field(judged, chance)))
+        tell(by, found, time.process_time() - seconds)
+        return found
+
+    tell_chances("reliability", fields, judge_by_votes(fields).probability)
     model, _ = read_model(None)
     prepared = [
-        prepare_candidates(f, diameter=_DIAMETER, white_particles=False, mask=True) for f in fields
+        prepare_candidates(f, diameter=made.diameter, white_particles=False, mask=True)
+        for f in fields
     ]
-    found = judge_by_network(fields, prepared, model=model, steps=steps, radius=_RADIUS, seed=seed)
-    _tell_chances(tell, "+ general network", fields, found.first.probability, truth, start)
-    chance, positions = found.final.probability, found.positions
-    _tell_chances(tell, "+ trained network", fields, chance, truth, start, positions)
+    learning = Learning(start=(StartModel(model),), training=ConsensusTraining(steps=steps))
+    found = judge_by_network(fields, prepared, learning=learning, radius=_RADIUS, seed=seed)
+    tell_chances("+ general network", found.first_fields, found.first.probability)
+    last = tell_chances(_TRAINED, found.fields, found.final.probability).curve
+    return Told(
+        f"{name}, {case}",
+        last["threshold"].to_numpy(np.float64),
+        last["is_right"].to_numpy(bool),
+    )
 
 
-def _scorer(truth: Truth) -> Callable[[pd.DataFrame], PickScores]:
-    sizes = dict.fromkeys(truth.micrographs, _PIXEL_SIZE)
-    return lambda picks: (
-        evaluate_picks(
-            picks, truth.rows, pixel_sizes=sizes, diameter=_DIAMETER, ignored=truth.ignored
-        ).total
+def _score(made: FieldSet, picks: pd.DataFrame) -> Evaluation:
+    return evaluate_picks(
+        picks,
+        made.truth.rows,
+        pixel_sizes=dict.fromkeys(made.truth.micrographs, PIXEL_SIZE),
+        diameter=made.diameter,
+        ignored=made.truth.ignored,
     )
 
 
 def _table(
-    fields: Sequence[CandidateField],
-    values: Sequence[Points],
-    positions: Sequence[Points] | None = None,
+    made: FieldSet, fields: Sequence[CandidateField], values: Sequence[Floats]
 ) -> pd.DataFrame:
     """Gather candidates that are kept apart, and of a finite value."""
     tables = []
-    placed = [f.found.positions for f in fields] if positions is None else positions
-    for field, value, places in zip(fields, values, placed, strict=True):
-        kept = keep_apart(places, value, distance=_APART * _DIAMETER / _PIXEL_SIZE)
+    for field, value in zip(fields, values, strict=True):
+        places = field.found.positions
+        kept = keep_apart(places, value, distance=_APART * made.diameter / PIXEL_SIZE)
         kept = kept[np.isfinite(value[kept])]
         rows = pd.DataFrame(places[kept], columns=["x", "y"])
         tables.append(rows.assign(micrograph=Path(field.micrograph).name, fom=value[kept]))
     return pd.concat(tables)
 
 
-def _tell_chances(
-    tell: Callable[..., None],
-    by: str,
-    fields: Sequence[CandidateField],
-    chance: Points,
-    truth: Truth,
-    start: float,
-    positions: Sequence[Points] | None = None,
-) -> None:
-    """Score probabilities: AP over all, P and R at 0.5, and the Brier score of what counts."""
-    seconds = time.process_time() - start
-    counts = np.cumsum([len(f.found.positions) for f in fields])[:-1]
-    table = _table(fields, np.split(chance, counts), positions)
-    sizes = dict.fromkeys(truth.micrographs, _PIXEL_SIZE)
-    whole = evaluate_picks(
-        table, truth.rows, pixel_sizes=sizes, diameter=_DIAMETER, ignored=truth.ignored
-    )
-    picks = _scorer(truth)(table[table["fom"] >= 0.5])
-    curve = whole.curve
-    brier = float(((curve["threshold"] - curve["is_right"]) ** 2).mean())
-    shown = {**picks.to_dict(), "average_precision": whole.total.average_precision}
-    tell(by, PickScores(**shown), brier, seconds)
+def _parts(told: Told) -> pd.DataFrame:
+    """Mean probability, share that is right and number of each part of the probabilities."""
+    part = np.minimum((told.chance * _PARTS).astype(int), _PARTS - 1)
+    rows = pd.DataFrame({"part": part, "said": told.chance, "right": told.is_right, "n": 1})
+    grouped = rows.groupby("part")
+    return grouped[["said", "right"]].mean().assign(n=grouped["n"].sum())
+
+
+def _joined(told: Sequence[Told]) -> list[Told]:
+    """Join the seeds of each set and case."""
+    return [
+        Told(
+            label,
+            np.concatenate([t.chance for t in told if t.label == label]),
+            np.concatenate([t.is_right for t in told if t.label == label]),
+        )
+        for label in dict.fromkeys(t.label for t in told)
+    ]
+
+
+def _print_reliability(told: Sequence[Told]) -> None:
+    print("\nProbability said: share that is right (number), over all seeds")
+    for one in _joined(told):
+        parts = _parts(one)
+        error = float((parts["n"] * (parts["said"] - parts["right"]).abs()).sum() / len(one.chance))
+        words = [f"{r.said:.2f}: {r.right:.2f} ({int(r.n)})" for r in parts.itertuples()]
+        print(f"{one.label:<34} calibration error {error:.3f}   {'  '.join(words)}")
+
+
+def _plot(told: Sequence[Told], path: Path) -> None:
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    for one in _joined(told):
+        parts = _parts(one)
+        brier = float(np.mean((one.chance - one.is_right) ** 2))
+        axes.plot(parts["said"], parts["right"], "o-", label=f"{one.label}: Brier {brier:.3f}")
+    axes.set(xlabel="Probability that is said", ylabel="Share that is right", aspect="equal")
+    axes.legend()
+    figure.savefig(path, dpi=150)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,20 @@ def test_the_command_joins_sets_and_tells_what_became_of_them(sets):
     assert [p["counted_as"] for p in numbers["pickers"]] == [1, 2]
 
 
+def test_a_set_in_other_pixels_than_was_said_is_noticed(sets):
+    given = ("all", "upper", *WORDS, "--method", "reliability", "--no-particles", "--json")
+    right = json.loads(run(*given, "--out", "right").stdout)
+    size = 3 * right["radius"]  # A: much more than a pixel
+    wrong = run(*given, "--set-pixel-size", size, "--set-pixel-size", size, "--out", "wrong")
+
+    assert [p["n_outside"] for p in right["pickers"]] == [0, 0]
+    picked, outside = (
+        [p[n] for p in json.loads(wrong.stdout)["pickers"]] for n in ("n_picks", "n_outside")
+    )
+    assert all(o > 0.8 * n for o, n in zip(outside, picked, strict=True))
+    assert "lie outside of their micrographs" in " ".join(wrong.stderr.split())
+
+
 def test_the_command_lets_networks_judge(sets):
     done = run("all", "upper", *WORDS, "--steps", 0, "--out", "out", "--threads", 1)
 
@@ -54,6 +68,21 @@ def test_the_command_lets_networks_judge(sets):
     picks = read_picks(Path("out"))
     assert picks.rows["fom"].between(0.5, 1).all()
     assert len(picks) > 0.8 * len(sets)
+
+
+def test_the_command_tells_what_its_networks_are_worth(sets):
+    tests = ("--test-positives", "all", "--test-negatives", "upper")
+    done = run("all", "upper", *WORDS, "--steps", 1, *tests, "--out", "out", "--threads", 1)
+    assert done.exit_code == 0, done.output
+    told = " ".join(done.output.split())
+    assert "models/fold_2_1.npz: average precision" in told
+    assert f"Tested on {len(sets)} particles and" in told
+
+    one = run("upper", *WORDS, "--skip-training", "--model", "out", "--out", "one")
+    assert one.exit_code == 0, one.output
+    assert len(read_picks(Path("one"))) > 0.8 * (sets["y"] < 300).sum()
+    assert "upper: " in one.output
+    assert "of the particles" not in one.output  # there is nothing to compare it with
 
 
 @pytest.mark.parametrize(
@@ -66,6 +95,18 @@ def test_the_command_lets_networks_judge(sets):
             "model must be given with --method",
         ),
         (("all", "nowhere"), "nowhere"),
+        (
+            ("all", "upper", "--method", "votes", "--stream", "--preliminary"),
+            "preliminary must be left out where nothing is trained",
+        ),
+        (
+            ("all", "upper", "--skip-training", "--stream", "--training-batch", 7),
+            "training_batch must be left out where nothing is trained",
+        ),
+        (("all", "upper", "--threshold", -0.5), "threshold must be a probability, or -1; got -0.5"),
+        (("all", "upper", "--model", "new", "--skip-training"), "model must name a trained model"),
+        (("all", "upper", "--ensemble", 9), "ensemble must be at most 5"),
+        (("all", "upper", "--negative-weight", 2), "negative_weight must be given with --neg"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_sentence(sets, words, sentence):

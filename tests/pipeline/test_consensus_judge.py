@@ -1,13 +1,19 @@
 """Claims about networks that judge candidates, on simulated fields with truth."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from cryopick.picking.consensus_network import cross_fit, make_folds, score_candidates
-from cryopick.picking.evaluate import average_precision
-from cryopick.pipeline.consensus_judge import judge_by_network, keep_apart, prepare_candidates
+from cryopick.picking.consensus_learning import Learning, StartModel, assign_folds
+from cryopick.picking.consensus_network import answer_of, cross_fit, score_candidates
+from cryopick.picking.consensus_points import Consensus
+from cryopick.picking.consensus_training_parameters import ConsensusTraining
+from cryopick.picking.evaluate import average_precision, is_near
+from cryopick.pipeline.consensus_judge import judge_by_network, keep_apart
+from cryopick.pipeline.consensus_prepare import prepare_candidates
 from cryopick.pipeline.consensus_sets import CoordinateSet, find_candidates
 from cryopick.pipeline.evaluate import read_truth
 from cryopick.pipeline.pick_models import read_model
@@ -47,6 +53,10 @@ def world(topaz_files):
     return fields, prepared, [d < 0.3 * DIAMETER / PIXEL_SIZE for d in away], true_of
 
 
+def learning(model):
+    return Learning(start=(StartModel(model),), training=ConsensusTraining(steps=2))
+
+
 def distance(places, others):
     return np.hypot(*(places[:, None] - others).transpose(2, 0, 1)).min(1)
 
@@ -73,46 +83,75 @@ def test_no_candidate_is_scored_by_a_network_that_has_seen_its_micrograph(world)
     model, _ = read_model(None)
     seen = [p.seen for p in prepared]
     chances = [np.where(right, 0.95, 0.02) for right in is_true]
-    fold = make_folds(len(seen), seed=0)
+    fold = assign_folds([p.name for p in seen], (), seed=0)
     other = [np.where(fold[i] == 0, 1 - c, c) for i, c in enumerate(chances)]  # lies on one part
 
-    one = cross_fit(seen, chances, model=model, steps=2, radius=RADIUS)
-    two = cross_fit(seen, other, model=model, steps=2, radius=RADIUS)
+    one = cross_fit(seen, chances, learning=learning(model))
+    two = cross_fit(seen, other, learning=learning(model))
 
     np.testing.assert_array_equal(one.fold, fold)
-    assert all(m is not None for m in one.models)
-    same = [np.array_equal(a.logits, b.logits) for a, b in zip(one.fields, two.fields, strict=True)]
+    assert [len(m) for m in one.models] == [1, 1]
+    same = [torch.equal(a, b) for a, b in zip(one.answers, two.answers, strict=True)]
     assert same == (fold == 0).tolist()  # they were scored by the network of the other part
 
 
-def test_where_too_little_is_to_be_learned_the_model_scores_as_it_is(world):
+def test_where_too_little_is_to_be_learned_the_model_answers_as_it_is(world):
     _, prepared, is_true, _ = world
     model, _ = read_model(None)
     seen = [p.seen for p in prepared[:2]]  # one micrograph to learn from
 
-    found = cross_fit(
-        seen, [r.astype(float) for r in is_true[:2]], model=model, steps=2, radius=RADIUS
-    )
-    assert found.models == [None, None]
-    for one, judged in zip(seen, found.fields, strict=True):
-        plain = score_candidates(model, one, radius=RADIUS)
-        np.testing.assert_array_equal(judged.logits, plain.logits)
+    found = cross_fit(seen, [r.astype(float) for r in is_true[:2]], learning=learning(model))
+    assert found.models == [[], []]
+    for one, answer in zip(seen, found.answers, strict=True):
+        assert torch.equal(answer, answer_of([model], one))
+
+
+def right_ones(fields, true_of):
+    """Whether each candidate lies on a particle."""
+    away = [distance(f.found.positions, true_of[f.micrograph]) for f in fields]
+    return np.concatenate(away) < 0.3 * DIAMETER / PIXEL_SIZE
 
 
 def test_networks_and_votes_together_sort_candidates_better_than_votes(world):
-    fields, prepared, is_true, _ = world
+    fields, prepared, is_true, true_of = world
     model, _ = read_model(None)
-    found = judge_by_network(fields, prepared, model=model, steps=2, radius=RADIUS)
-    right = np.concatenate(is_true)
+    found = judge_by_network(fields, prepared, learning=learning(model), radius=RADIUS)
+    number = sum(len(p) for p in true_of.values())
 
-    def precision(chance):
+    def precision(chance, right):
         order = np.lexsort((np.random.default_rng(0).random(len(chance)), -chance))
-        return average_precision(right[order], n_truth=int(right.sum()))
+        return average_precision(right[order], n_truth=number)
 
-    assert precision(found.final.probability) > precision(found.votes.probability) + 0.05
-    assert np.mean((found.final.probability - right) ** 2) < np.mean(
-        (found.votes.probability - right) ** 2
-    )
+    before, right = np.concatenate(is_true), right_ones(found.fields, true_of)
+    chance = found.final.probability
+    assert precision(chance, right) > precision(found.votes.probability, before) + 0.05
+    assert np.mean((chance - right) ** 2) < np.mean((found.votes.probability - before) ** 2)
+
+
+def test_what_no_picker_has_found_is_not_lost(world, topaz_files):
+    fields, prepared, _, true_of = world
+    model, _ = read_model(None)
+    shy = [
+        replace(f, found=Consensus(*(values[: len(values) // 2] for values in f.found)))
+        for f in fields
+    ]
+    half = [
+        p._replace(seen=p.seen._replace(candidates=p.seen.candidates[: len(f.found.positions)]))
+        for p, f in zip(prepared, shy, strict=True)
+    ]
+    found = judge_by_network(shy, half, learning=learning(model), radius=RADIUS)
+
+    right = right_ones(found.fields, true_of)
+    nobody = ~np.concatenate([f.found.has_vote for f in found.fields]).any(1)
+    likely = found.final.probability > 0.5
+    assert right[nobody & likely].sum() > 0.25 * sum(len(p) for p in true_of.values())
+    cut = read_truth(topaz_files / "truth.json").ignored  # at edges, on carbon
+    on_cut = [
+        is_near(f.found.positions, cut.loc[cut["micrograph"] == Path(f.micrograph).name,
+                ["x", "y"]].to_numpy(float), radius=0.5 * DIAMETER / PIXEL_SIZE)
+        for f in found.fields
+    ]  # fmt: skip
+    assert right[nobody & likely & ~np.concatenate(on_cut)].mean() > 0.8
 
 
 def test_candidates_are_kept_apart_the_best_first():

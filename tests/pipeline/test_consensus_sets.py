@@ -126,3 +126,16 @@ def test_a_position_that_is_no_number_is_refused(tmp_path, micrographs):
     broken.loc[3, "x"] = np.nan
     with pytest.raises(TableError, match="must give finite positions"):
         read_set(write_relion(tmp_path / "set", [broken, places(2)]), micrographs)
+
+
+def test_a_name_that_fits_two_micrographs_is_refused(tmp_path):
+    table = Micrographs(
+        rows=pd.DataFrame({"micrograph": ["1/a.mrc", "2/a.mrc", "2/b.mrc"], "optics_group": 1}),
+        optics=pd.DataFrame({"optics_group": [1], "pixel_size": [PIXEL_SIZE]}),
+    )
+    bare = write_relion(tmp_path / "bare", [places(1), places(2)], ("a.mrc", "b.mrc"))
+    whole = write_relion(tmp_path / "whole", [places(1), places(2)], ("2/a.mrc", "2/b.mrc"))
+
+    with pytest.raises(TableError, match=r"one micrograph by a\.mrc; got 2 that fit"):
+        read_set(bare, table)
+    assert set(read_set(whole, table).positions) == {"2/a.mrc", "2/b.mrc"}

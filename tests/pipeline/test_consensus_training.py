@@ -8,6 +8,7 @@ import pytest
 
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.picking.consensus_parameters import ConsensusParameters
+from cryopick.picking.consensus_training_parameters import ConsensusTraining
 from cryopick.pipeline.consensus import join_sets
 from cryopick.pipeline.evaluate import evaluate_pick_files, read_truth
 from cryopick.tables.relion import read_picks, write_coordinate_files, write_picks_file
@@ -39,12 +40,13 @@ def project(topaz_project):
     return topaz_project
 
 
-def join(out, **values):
+def join(out, *, steps=None, **values):
     return join_sets(
         [Path(s) for s in SETS],
         [TABLE],
         Path(out),
         parameters=ConsensusParameters(diameter=DIAMETER, **values),
+        training=ConsensusTraining(steps=steps),
         compute=ComputeParameters(workers=1, threads=1),
     )
 
@@ -65,14 +67,15 @@ def test_a_consensus_with_networks_is_better_than_its_sets_and_than_votes(projec
 
 
 def test_a_job_taken_up_again_gives_the_same_and_trains_no_more(project):
-    join("one", steps=2)
+    result = join("one", steps=2)
+    assert result.n_crowded == 4  # more than 60 candidates leave no room of a box
     first = read_picks(Path("one")).rows
     kept = Path("one/candidates.npz")
     time = kept.stat().st_mtime_ns
     for path in Path("one").rglob("*_autopick.star"):  # killed when it had just been trained
         path.unlink()
     Path("one/ledger.jsonl").unlink()
-    join("one", steps=2)
+    assert join("one", steps=2).n_crowded == 4
     assert kept.stat().st_mtime_ns == time
     assert read_picks(Path("one")).rows.equals(first)
 

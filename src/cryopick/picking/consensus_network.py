@@ -1,9 +1,10 @@
 """A network that learns from candidates of some micrographs and scores those of the others.
 
 The micrographs are parted in two. For each part a network is trained on the other: likely
-candidates are marked particles, unlikely ones are rejected, those between say nothing, and the
-rest of the field is unlabelled, not empty. So no candidate is scored by a network that has seen
-its micrograph, and what the network says of it is one more independent opinion.
+candidates are marked particles, unlikely ones are rejected, as are places drawn far from any
+candidate, those between say nothing, and the rest of the field is unlabelled, not empty. So no
+candidate is scored by a network that has seen its micrograph, and what the network says of it is
+one more independent opinion.
 """
 
 from __future__ import annotations
@@ -13,26 +14,45 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from cryopick.picking.label_split import split_micrographs
-from cryopick.picking.network import PARTICLE, STRIDE, PickNetwork, apply_in_tiles
-from cryopick.picking.network_fit import TrainedModel, fit_model
+from cryopick.picking.consensus_learning import (
+    FEWEST,
+    NO_EXAMPLES,
+    GivenExamples,
+    LearnedNetwork,
+    Learning,
+    assign_folds,
+    train_networks,
+    with_examples,
+)
+from cryopick.picking.consensus_noise import sample_noise
+from cryopick.picking.network import PARTICLE, STRIDE, apply_in_tiles
 from cryopick.picking.network_pick import PickModel
 from cryopick.picking.network_training import TrainingField
 
-__all__ = ["ConsensusField", "CrossFit", "Judged", "cross_fit", "make_folds", "score_candidates"]
+__all__ = [
+    "ConsensusField",
+    "CrossFit",
+    "Judged",
+    "KeepAnswer",
+    "answer_of",
+    "cross_fit",
+    "score_candidates",
+    "score_with",
+]
 
 _LIKELY, _UNLIKELY = 0.8, 0.1  # probabilities of marked and of rejected candidates
-_FEWEST = 30  # marked particles, of which the most likely candidates are taken if need be
 _NEAR = 0.5  # diameters: an unlikely candidate so near to a marked one is the same particle
-_TEST_SHARE = 0.25  # of the marked particles, to validate and calibrate on
 _TILE = 1024
+_BOX = 1.5  # diameters: noise is drawn so far from any candidate
 
 Points = NDArray[np.float64]
 Floats = NDArray[np.float64]
+KeepAnswer = Callable[[Sequence[PickModel], "ConsensusField"], Tensor]
 FoldCallback = Callable[[int, float], None]  # fold, share done
 
 
@@ -42,6 +62,9 @@ class ConsensusField(NamedTuple):
     image: Tensor  # (y, x) float32, particles white, PARTICLE px to a diameter
     is_valid: Tensor  # (y, x) bool
     candidates: Points  # (n, 2) y and x, px of the image
+    name: str = ""  # of the micrograph, by which a model knows what it has learned from
+    examples: GivenExamples = NO_EXAMPLES
+    origin: str = ""  # names all that the image was made from
 
 
 class Judged(NamedTuple):
@@ -52,33 +75,12 @@ class Judged(NamedTuple):
 
 
 class CrossFit(NamedTuple):
-    """What networks say of candidates on micrographs that they have not seen."""
+    """What networks say of micrographs that they have not seen."""
 
-    fields: list[Judged]
+    answers: list[Tensor | None]  # as `answer_of` has them; None where there is no network
     fold: NDArray[np.int64]  # (fields,)
-    models: list[TrainedModel | None]  # that scored each fold; None where too little was to learn
-
-
-def make_folds(count: int, *, folds: int = 2, seed: int) -> NDArray[np.int64]:
-    """Part micrographs at random.
-
-    Parameters
-    ----------
-    count
-        Micrographs.
-    folds
-        Parts of sizes that differ by one at most.
-    seed
-        Of the order.
-
-    Examples
-    --------
-    >>> sorted(make_folds(5, seed=1).tolist())
-    [0, 0, 0, 1, 1]
-    """
-    fold = np.empty(count, np.int64)
-    fold[np.random.default_rng([seed, 11]).permutation(count)] = np.arange(count) % folds
-    return fold
+    models: list[list[LearnedNetwork]]  # that scored each fold; none where too little was to learn
+    n_crowded: int  # micrographs on which noise was drawn half a box from the candidates
 
 
 def score_candidates(model: PickModel, field: ConsensusField, *, radius: float) -> Judged:
@@ -111,19 +113,56 @@ def score_candidates(model: PickModel, field: ConsensusField, *, radius: float) 
     return Judged(np.asarray(found), np.where(is_sure, centres, field.candidates))
 
 
+def score_with(models: Sequence[PickModel], field: ConsensusField, *, radius: float) -> Judged:
+    """Ask several models: the mean of their log-odds, and of the centres they mean.
+
+    Parameters
+    ----------
+    models
+        One or more.
+    field, radius
+        As `score_candidates` takes them.
+    """
+    each = [score_candidates(m, field, radius=radius) for m in models]
+    return Judged(np.mean([e.logits for e in each], 0), np.mean([e.centres for e in each], 0))
+
+
+def answer_of(models: Sequence[PickModel], field: ConsensusField) -> Tensor:
+    """Ask several models about a whole field.
+
+    Parameters
+    ----------
+    models
+        One or more.
+    field
+        To look at.
+
+    Returns
+    -------
+    Tensor
+        (3, y, x) on the CPU, on the grid of the network: the mean of their calibrated log-odds,
+        and of y and x of the way to the centre, px of the image.
+    """
+    answers = []
+    for model in models:
+        image = field.image.to(model.network.prior.device)
+        answer = apply_in_tiles(model.network, image, tile=_TILE).cpu()
+        answers.append(torch.cat([model.slope * answer[:1] + model.offset, answer[1:]]))
+    return torch.stack(answers).mean(0)
+
+
 def cross_fit(
     fields: Sequence[ConsensusField],
     chances: Sequence[Floats],
     *,
-    model: PickModel,
-    steps: int,
+    learning: Learning,
     missed_share: float | None = None,
-    radius: float,
     seed: int = 0,
     threads: int = 1,
+    keep: KeepAnswer | None = None,
     progress: FoldCallback | None = None,
 ) -> CrossFit:
-    """Train a network for each part of the micrographs on the others, and score candidates.
+    """Train networks for each part of the micrographs on the others, and ask them about it.
 
     Parameters
     ----------
@@ -131,98 +170,87 @@ def cross_fit(
         Of all micrographs.
     chances
         For each (n,), how likely each candidate is a particle.
-    model
-        To begin from; where too little is to be learned, it scores.
-    steps
-        Of each training, at most; without any, the model scores.
+    learning
+        How networks are made. Where too little is to be learned, what they begin from answers;
+        where that is nothing, there is no answer.
     missed_share
         Particles that are not marked, for each one that is; counted by the network if not given.
-    radius
-        How far a centre may lie from its candidate, diameters.
     seed
         Of all random choices.
     threads
         To compute with; the result does not depend on them.
+    keep
+        Gives the answer of models about a field, and may keep it outside of memory; `answer_of`
+        if not given.
     progress
         Called with the number of the fold, from 0, and the share of its training done.
     """
+    ask = keep or answer_of
     tell = progress or (lambda fold, share: None)
-    fold = make_folds(len(fields), seed=seed)
-    judged: dict[int, Judged] = {}
-    models: list[TrainedModel | None] = []
+    names = [f.name for f in fields]
+    fold = assign_folds(names, learning.start, seed=seed)
+    answers: dict[int, Tensor | None] = {}
+    every, n_crowded = _mark(fields, chances, seed=seed)
+    models: list[list[LearnedNetwork]] = []
     for number in range(2):
-        others = [i for i in range(len(fields)) if fold[i] != number]
-        marked = _mark([fields[i] for i in others], [chances[i] for i in others])
+        others = np.flatnonzero(fold != number).tolist()
+        marked, extra = with_examples(
+            [every[i] for i in others],
+            [fields[i].examples for i in others],
+            learning.extra,
+            learning.training,
+            seed=seed,
+        )
         tell(number, 0.0)
-        trained = _train(
+        trained = train_networks(
             marked,
-            network=model.network,
-            steps=steps,
+            learning=learning,
+            fold=number,
+            names=[names[i] for i in others],
+            extra=extra,
             missed_share=missed_share,
             seed=seed,
             threads=threads,
             tell=partial(tell, number),
         )
         models.append(trained)
-        judge = model if trained is None else trained.model
         for i in np.flatnonzero(fold == number).tolist():
-            judged[i] = score_candidates(judge, fields[i], radius=radius)
+            judges = [t.model for t in trained] or learning.judges(names[i])
+            answers[i] = ask(judges, fields[i]) if judges else None
         tell(number, 1.0)
-    return CrossFit([judged[i] for i in range(len(fields))], fold, models)
+    return CrossFit([answers[i] for i in range(len(fields))], fold, models, n_crowded)
 
 
-def _mark(fields: Sequence[ConsensusField], chances: Sequence[Floats]) -> list[TrainingField]:
-    """Mark likely and unlikely candidates; fields without a likely one are left out."""
+def _mark(
+    fields: Sequence[ConsensusField], chances: Sequence[Floats], *, seed: int
+) -> tuple[list[TrainingField], int]:
+    """Mark likely and unlikely candidates, and noise; count fields too crowded to draw it."""
     every = np.sort(np.concatenate([*chances, np.empty(0)]))[::-1]
     least = _LIKELY
-    if len(every) and (every > _LIKELY).sum() < _FEWEST:
-        least = min(_LIKELY, max(float(every[min(_FEWEST, len(every)) - 1]), 0.5))
-    marked = []
-    for field, chance in zip(fields, chances, strict=True):
+    if len(every) and (every > _LIKELY).sum() < FEWEST:
+        least = min(_LIKELY, max(float(every[min(FEWEST, len(every)) - 1]), 0.5))
+    marked, n_crowded = [], 0
+    for number, (field, chance) in enumerate(zip(fields, chances, strict=True)):
         particles = field.candidates[chance >= least]
-        if not len(particles):
-            continue
-        away, _ = cKDTree(particles).query(field.candidates)
+        away, _ = cKDTree(particles).query(field.candidates)  # infinite where there is none
         is_unlikely = (chance < _UNLIKELY) & (away > _NEAR * PARTICLE)
         is_between = (chance >= _UNLIKELY) & (chance < least) & (away > _NEAR * PARTICLE)
+        noise = sample_noise(
+            field.is_valid,
+            field.candidates,
+            count=len(particles),
+            box=_BOX * PARTICLE,
+            seed=seed + number,
+        )
+        n_crowded += noise.is_crowded
         marked.append(
             TrainingField(
                 image=field.image,
                 is_valid=field.is_valid,
                 is_known=field.is_valid,
                 particles=particles,
-                rejected=field.candidates[is_unlikely],
+                rejected=np.concatenate([field.candidates[is_unlikely], noise.places]),
                 ignored=field.candidates[is_between],
             )
         )
-    return marked
-
-
-def _train(
-    fields: Sequence[TrainingField],
-    *,
-    network: PickNetwork,
-    steps: int,
-    missed_share: float | None = None,
-    seed: int,
-    threads: int,
-    tell: Callable[[float], None],
-) -> TrainedModel | None:
-    """Train on marked fields; None where they are too few."""
-    counts = [len(f.particles) for f in fields]
-    if not steps or len(fields) < 2 or sum(counts) < _FEWEST:
-        return None
-    learn, held_out = split_micrographs(counts, test_share=_TEST_SHARE, seed=seed)
-    mean = float(np.mean([counts[i] for i in learn]))
-    return fit_model(
-        [fields[i] for i in learn],
-        [fields[i] for i in held_out],
-        network=network,
-        steps=steps,
-        n_expected=None if missed_share is None else mean * (1 + missed_share),
-        seed=seed,
-        every=max(1, steps // 4),
-        threads=threads,
-        is_trained=True,
-        report=lambda now, _: tell(now.step / now.steps),
-    )
+    return marked, n_crowded

@@ -11,13 +11,12 @@ from cryopick.parameters import Parameters, describe, option
 __all__ = ["ConsensusParameters"]
 
 _BOX = 1.5  # diameters, where nothing says it
-_STEPS = 200  # of each training
 _OF_METHODS = {
     "quorum": ("votes",),
     "threshold": ("reliability", "network"),
-    "steps": ("network",),
+    "candidates": ("network",),
+    "phase_flip": ("network",),
     "seed": ("network",),
-    "white_particles": ("network",),
     "mask": ("network",),
 }
 
@@ -59,8 +58,15 @@ class ConsensusParameters(Parameters):
         minimum=-1,
         maximum=1,
     )
-    steps: int | None = option(
-        None, help="Steps of each training at most; 200 if not given, and 0 trains none.", minimum=0
+    candidates: Literal["auto", "picked", "all"] = option(
+        "auto",
+        help="What is judged: picked, what is in a set; all, also what only networks have found; "
+        "auto, all, but with a single set what is in it.",
+    )
+    phase_flip: bool = option(
+        default=False,
+        help="Flip the phases of the micrographs that networks see, by the CTF of --ctf or of the "
+        "table of micrographs.",
     )
     seed: int = option(1, help="Seed of all random choices of the network.", minimum=0)
     white_particles: bool = option(
@@ -89,6 +95,14 @@ class ConsensusParameters(Parameters):
                     remedy=f"Leave out {described.flag}, or change --method",
                 )
 
+        if self.threshold is not None and -1 < self.threshold < 0:
+            raise ParameterError(
+                "threshold",
+                must="be a probability, or -1",
+                got=f"{self.threshold:g}",
+                remedy="Try -1 to keep all",
+            )
+
     @property
     def distance(self) -> float:
         """Least distance of two candidates, A."""
@@ -103,10 +117,9 @@ class ConsensusParameters(Parameters):
         """Pickers that must have a candidate."""
         return (2 if self.quorum is None else self.quorum) or n_pickers
 
-    @property
-    def most_steps(self) -> int:
-        """Of each training."""
-        return _STEPS if self.steps is None else self.steps
+    def adds_peaks(self, n_pickers: int) -> bool:
+        """Whether what only networks have found is judged, too."""
+        return self.candidates == "all" or (self.candidates == "auto" and n_pickers > 1)
 
     @property
     def least_probability(self) -> float:

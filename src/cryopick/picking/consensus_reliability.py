@@ -8,9 +8,7 @@ Expectation-maximisation finds both, and three things besides:
   unseen candidates of each class are counted in (as Dempster, Laird and Rubin, 1977, section 4.2).
 - A picker's scores weigh its votes: the log-odds grow with the normal score of their rank.
 - What else is known of a candidate, as the answer of a network, is where its log-odds begin
-  before any vote (Raykar et al., JMLR 2010). How much of it counts, from nothing to all, is found
-  together with the rest. It is not shifted, nor made surer than it is: votes of pickers that find
-  the same bright particles would pull it away from what is faint.
+  before any vote (Raykar et al., JMLR 2010); `consensus_votes` says what votes add to it.
 """
 
 from __future__ import annotations
@@ -23,17 +21,17 @@ from scipy.special import expit, ndtri
 from scipy.stats import rankdata
 
 from cryopick.checks import require_shape
+from cryopick.picking.consensus_logistic import fit_logistic
 from cryopick.picking.consensus_related import related_pickers
+from cryopick.picking.consensus_votes import VoteEffects, weigh_votes
 
 __all__ = ["Reliability", "fit_reliability"]
 
 _ROUNDS, _CLOSE = 400, 1e-5
 _LIKE_PARTICLES, _LIKE_OTHERS = (7.0, 3.0), (1.0, 9.0)  # votes and none of a picker not yet known
 _MOST_UNSEEN = 20.0  # unseen candidates of a class for each candidate
-_FINEST = 1e-7  # step of a slope or shift
 _LEAST = 1e-4  # of a rate, and of what it lacks to 1
 _SCORE_SLOPE = (1.0, 1.0)  # log-odds for a deviation of the score: expected, spread
-_PRIOR_SLOPE = (1.0, 0.5)  # of log-odds that are known before; above 1 they would be surer
 _SHIFT = (0.0, 3.0)  # of the log-odds before any vote, where nothing is known
 _NONE = (0.0, 1e-6)  # a slope or a shift that is left out
 _AGREED, _ALONE = 0.95, 0.4  # probability to begin with, of what all or one has voted for
@@ -51,7 +49,8 @@ class Reliability:
     sensitivity: Floats  # (pickers,) share of the particles that a picker finds
     false_share: Floats  # (pickers,) share of its picks that are no particles
     group: NDArray[np.int64]  # (pickers,) pickers of one number were counted as one
-    n_unseen: float  # particles that no picker has found
+    n_unseen: float  # particles that are no candidates, as no picker has found them
+    effects: VoteEffects | None = None  # what votes mean beside a network, if there is one
 
     @property
     def n_groups(self) -> int:
@@ -65,13 +64,15 @@ def fit_reliability(
     scores: Floats | None = None,
     is_seen: Bools | None = None,
     prior: Floats | None = None,
+    effects: VoteEffects | None = None,
 ) -> Reliability:
     """Find how reliable pickers are and how likely candidates.
 
     Parameters
     ----------
     has_vote
-        (n, pickers), candidates of all micrographs; each has a vote.
+        (n, pickers), candidates of all micrographs. Each has a vote, unless `prior` is given: then
+        candidates that only the network has found are among them, and none is unseen.
     scores
         (n, pickers), higher is better; nan where there is none.
     is_seen
@@ -79,6 +80,8 @@ def fit_reliability(
         not given.
     prior
         (n,) log-odds that something other than these votes gives, calibrated.
+    effects
+        What votes mean beside that, if it was found before for the same pickers.
 
     Returns
     -------
@@ -102,11 +105,14 @@ def fit_reliability(
     seen = seen | has_vote
     group = related_pickers(has_vote, given, seen)
     votes = _Votes(has_vote, given, seen, group)
-    fit = _Fit(votes, prior)
-    fit.run()
-    chance = fit.chance
+    if prior is not None and k:
+        known = np.asarray(prior, np.float64)
+        unseen = 0.0
+        chance, effects = weigh_votes(votes.vote, votes.seen, votes.weight, known, effects=effects)
+    else:
+        chance, unseen = _fit_votes(votes)
     sensitivity = np.zeros(k)
-    n_true = chance.sum() + fit.unseen
+    n_true = chance.sum() + unseen
     for j in range(k):
         share = chance[seen[:, j]].sum() / max(chance.sum(), 1e-9)
         sensitivity[j] = (chance @ has_vote[:, j]) / max(n_true * share, 1e-9)
@@ -116,7 +122,8 @@ def fit_reliability(
         sensitivity=sensitivity,
         false_share=np.where(has_vote.any(0), 1 - of_picks, 0.0),
         group=group,
-        n_unseen=fit.unseen,
+        n_unseen=unseen,
+        effects=effects,
     )
 
 
@@ -162,27 +169,22 @@ def _normal_scores(values: Floats, used: Bools) -> Floats:
 class _Fit:
     """Expectation-maximisation."""
 
-    def __init__(self, votes: _Votes, prior: Floats | None) -> None:
+    def __init__(self, votes: _Votes) -> None:
         self.votes = votes
         n, groups = votes.vote.shape
-        self.known = np.zeros(n) if prior is None else np.asarray(prior, np.float64)
-        self.slope, self.shift = _PRIOR_SLOPE[0] * float(prior is not None), 0.0
-        self.has_prior = prior is not None
+        self.shift = 0.0
         self.rates = np.zeros((2, groups))  # of votes for others and for particles
         self.gain = np.zeros((n, groups))  # log-odds that the score of a vote adds
         self.missed = np.ones((2, len(votes.patterns)))  # chance that nobody votes
         self.unseen = 0.0
         share = votes.vote.sum(1) / np.maximum(votes.seen.sum(1), 1)
-        voted = _ALONE + (_AGREED - _ALONE) * share
-        self.chance = expit(self.known) if self.has_prior else voted
+        self.chance = _ALONE + (_AGREED - _ALONE) * share
 
     def run(self) -> None:
         if not self.votes.vote.size:
             return
         if self.votes.vote.shape[1] == 1:
-            self.chance = expit(
-                _OF_ONE + _SCORE_SLOPE[0] * self.votes.weight[:, 0] + self.slope * self.known
-            )
+            self.chance = expit(_OF_ONE + _SCORE_SLOPE[0] * self.votes.weight[:, 0])
             return
         for _ in range(_ROUNDS):
             before = self.chance
@@ -196,7 +198,7 @@ class _Fit:
         yes = np.log(self.rates[1]) - np.log(self.rates[0])
         no = np.log1p(-self.rates[1]) - np.log1p(-self.rates[0])
         said = np.where(vote, yes + self.gain, np.where(seen, no, 0.0)).sum(1)
-        return np.asarray(self.slope * self.known + self.shift + said)
+        return np.asarray(self.shift + said)
 
     def _maximise(self) -> None:
         votes, classes = self.votes, np.stack([1 - self.chance, self.chance])
@@ -212,7 +214,7 @@ class _Fit:
         self.missed = np.exp(np.log1p(-self.rates) @ seen.T)
         self.unseen = float(lost[1].sum())
         self._weigh_scores()
-        self._place_prior()
+        self._place_shift()
 
     def _weigh_scores(self) -> None:
         for g in range(self.votes.vote.shape[1]):
@@ -220,46 +222,19 @@ class _Fit:
             weight, chance = self.votes.weight[mine, g], self.chance[mine]
             if not len(weight) or not weight.any():
                 continue
-            slope, shift = _logistic(weight, chance, 0.0, _SCORE_SLOPE, (0.0, 10.0))
+            slope, shift = fit_logistic(weight, chance, 0.0, _SCORE_SLOPE, (0.0, 10.0))
             even = chance.mean().clip(_LEAST, 1 - _LEAST)
             slope = max(slope, 0.0)
             self.gain[mine, g] = slope * weight + shift - np.log(even / (1 - even))
 
-    def _place_prior(self) -> None:
+    def _place_shift(self) -> None:
         offset = (np.log1p(-self.missed[1]) - np.log1p(-self.missed[0]))[self.votes.pattern]
-        if not self.has_prior:
-            _, self.shift = _logistic(self.known, self.chance, offset, _NONE, _SHIFT)
-            return
-        slope, _ = _logistic(self.known, self.chance, offset, _PRIOR_SLOPE, _NONE)
-        self.slope = float(np.clip(slope, 0.0, 1.0))
+        nothing = np.zeros(len(self.chance))
+        _, self.shift = fit_logistic(nothing, self.chance, offset, _NONE, _SHIFT)
 
 
-def _logistic(
-    values: Floats,
-    chance: Floats,
-    offset: Floats | float,
-    slope: tuple[float, float],
-    shift: tuple[float, float],
-) -> tuple[float, float]:
-    """Slope and shift of log-odds that fit probabilities, with a normal prior on each."""
-    means, spreads = np.array([slope[0], shift[0]]), np.array([slope[1], shift[1]])
-    design = np.stack([values, np.ones(len(values))], 1)
-
-    def risk(at: Floats) -> float:
-        odds = design @ at + offset
-        misfit = np.logaddexp(0, odds).sum() - chance @ odds
-        return float(misfit + 0.5 * (((at - means) / spreads) ** 2).sum())
-
-    found = means.copy()
-    for _ in range(30):
-        fitted = expit(design @ found + offset)
-        gradient = design.T @ (chance - fitted) - (found - means) / spreads**2
-        hessian = (design * (fitted * (1 - fitted))[:, None]).T @ design
-        step = np.linalg.solve(hessian + np.diag(1 / spreads**2), gradient)
-        now = risk(found)
-        while np.abs(step).max() > _FINEST and risk(found + step) > now:
-            step = step / 2  # Newton's step goes too far where the curve is flat
-        if np.abs(step).max() <= _FINEST:
-            break
-        found = found + step
-    return float(found[0]), float(found[1])
+def _fit_votes(votes: _Votes) -> tuple[Floats, float]:
+    """Probabilities (n,), and the number of particles that nobody has voted for."""
+    fit = _Fit(votes)
+    fit.run()
+    return fit.chance, fit.unseen

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cryopick.image.filters import local_mean
+from cryopick.image.robust import middle_and_spread
 
 __all__ = ["is_inner_peak", "is_unlike_particles"]
 
@@ -67,6 +68,5 @@ def is_unlike_particles(
     usual = at_peaks[is_pick]
     if len(usual) < _FEWEST:
         return torch.zeros_like(is_pick)
-    middle = usual.median()
-    spread = 1.4826 * (usual - middle).abs().median()
+    middle, spread = middle_and_spread(usual)
     return at_peaks > middle + _UNUSUAL * spread

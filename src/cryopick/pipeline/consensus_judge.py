@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from cryopick.errors import DataError
 from cryopick.image.peaks import suppress_close
-from cryopick.io.micrograph import read_micrograph
-from cryopick.picking.consensus_network import (
-    ConsensusField,
-    CrossFit,
-    cross_fit,
-    score_candidates,
-)
+from cryopick.picking.consensus_learning import Learning
+from cryopick.picking.consensus_network import CrossFit, KeepAnswer, answer_of, cross_fit
+from cryopick.picking.consensus_places import Places, find_places, share_shift
+from cryopick.picking.consensus_points import Consensus
 from cryopick.picking.consensus_reliability import Reliability, fit_reliability
-from cryopick.picking.network_field import prepare_network_field
-from cryopick.picking.network_pick import PickModel
+from cryopick.picking.consensus_votes import VoteEffects
+from cryopick.pipeline.consensus_prepare import PreparedCandidates
 from cryopick.pipeline.consensus_sets import CandidateField
 
 __all__ = [
     "NetworkJudgement",
-    "PreparedCandidates",
     "by_field",
     "judge_by_network",
     "judge_by_votes",
     "keep_apart",
-    "prepare_candidates",
+    "with_places",
 ]
 
 Floats = NDArray[np.float64]
@@ -41,25 +38,19 @@ class NetworkJudgement(NamedTuple):
 
     votes: Reliability  # by votes and the scores of the pickers
     first: Reliability  # with the model that training began from
+    first_fields: list[CandidateField]  # that this is about
     final: Reliability  # with the networks that were trained
+    fields: list[CandidateField]  # that this is about: the candidates given in their order, where
+    # the networks see their centres, and then those that only the networks have found
     fit: CrossFit
-    positions: list[Floats]  # (n, 2) x and y of the candidates of each field, px: as the network
-    # sees their centres where it takes them for particles
 
 
-class PreparedCandidates(NamedTuple):
-    """A micrograph as the network sees it, and how its pixels lie in the micrograph."""
-
-    seen: ConsensusField
-    scale: Floats  # (2,) y and x, micrograph px per px
-    offset: Floats  # (2,) y and x, micrograph px
-
-    def in_micrograph(self, places: Floats) -> Floats:
-        """Bring (n, 2) y and x, px of the image, to x and y in px of the micrograph."""
-        return np.asarray((places * self.scale + self.offset)[:, ::-1])
-
-
-def judge_by_votes(fields: Sequence[CandidateField], *, prior: Floats | None = None) -> Reliability:
+def judge_by_votes(
+    fields: Sequence[CandidateField],
+    *,
+    prior: Floats | None = None,
+    effects: VoteEffects | None = None,
+) -> Reliability:
     """Estimate pickers and candidates of all micrographs together.
 
     Parameters
@@ -68,6 +59,8 @@ def judge_by_votes(fields: Sequence[CandidateField], *, prior: Floats | None = N
         With their candidates.
     prior
         (n,) log-odds of all candidates, in the order of the fields, from elsewhere.
+    effects
+        What votes mean beside that, if it was found before.
     """
     seen = [np.repeat(f.is_seen[None], len(f.found.positions), 0) for f in fields]
     return fit_reliability(
@@ -75,6 +68,7 @@ def judge_by_votes(fields: Sequence[CandidateField], *, prior: Floats | None = N
         scores=np.concatenate([f.found.scores for f in fields]),
         is_seen=np.concatenate(seen),
         prior=prior,
+        effects=effects,
     )
 
 
@@ -84,95 +78,137 @@ def by_field(fields: Sequence[CandidateField], values: Floats) -> list[Floats]:
     return np.split(values, np.cumsum(counts)[:-1])
 
 
-def prepare_candidates(
-    field: CandidateField, *, diameter: float, white_particles: bool, mask: bool
-) -> PreparedCandidates:
-    """Read a micrograph as the network sees it, with its candidates.
-
-    Parameters
-    ----------
-    field
-        The micrograph and its candidates.
-    diameter
-        Of the particle, A.
-    white_particles
-        Whether particles are already white.
-    mask
-        Whether to leave out ice, carbon and holes.
-
-    Raises
-    ------
-    FormatError
-        If the micrograph cannot be read.
-    DataError
-        If it is constant or not finite, or the particle too small to be seen.
-    """
-    try:
-        prepared = prepare_network_field(
-            torch.from_numpy(read_micrograph(field.path)),
-            pixel_size=field.pixel_size,
-            diameter=diameter,
-            edge_distance=0.0,
-            white_particles=white_particles,
-            mask=mask,
-        )
-    except DataError as error:
-        if error.what == "micrograph":  # pure functions know no file
-            error.what = str(field.path)
-        raise
-    working = prepared.search.field
-    scale, offset = np.array(working.scale), np.array(working.offset)
-    places = (field.found.positions[:, ::-1] - offset) / scale
-    seen = ConsensusField(prepared.image, prepared.search.is_valid, places)
-    return PreparedCandidates(seen, scale, offset)
-
-
 def judge_by_network(
     fields: Sequence[CandidateField],
     prepared: Sequence[PreparedCandidates],
     *,
-    model: PickModel,
-    steps: int,
+    learning: Learning,
     radius: float,
+    adds_peaks: bool = True,
     seed: int = 0,
     threads: int = 1,
+    keep: KeepAnswer | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> NetworkJudgement:
     """Judge candidates by votes, then by a model as it is, then by networks trained on that, too.
 
-    The log-odds of the model and of the network that was trained count alike.
+    The log-odds of the model and of the network that was trained count alike. Peaks of their
+    answers are candidates, too.
 
     Parameters
     ----------
     fields, prepared
         The micrographs with their candidates, and as the network sees them.
-    model
-        To begin from. It has not seen these micrographs.
-    steps
-        Of each training, at most.
+    learning
+        How networks are made. Where they begin from random weights, only the networks that were
+        trained have a say beside the votes.
     radius
         How far a centre may lie from its candidate, diameters.
-    seed, threads, progress
+    adds_peaks
+        Whether what only networks have found is a candidate.
+    seed, threads, keep, progress
         As `cross_fit` takes them.
     """
     votes = judge_by_votes(fields)
-    plain = [score_candidates(model, p.seen, radius=radius) for p in prepared]
-    first = judge_by_votes(fields, prior=np.concatenate([p.logits for p in plain]))
+    plain = _begin(prepared, learning, keep or answer_of)
+    first, first_fields, seen = votes, list(fields), list(prepared)
+    if plain is not None:
+        first, first_fields, seen = _judge(
+            fields, prepared, plain, radius=radius, adds_peaks=adds_peaks
+        )
     fit = cross_fit(
-        [p.seen for p in prepared],
-        by_field(fields, first.probability),
-        model=model,
-        steps=steps,
-        radius=radius,
+        [p.seen for p in seen],
+        by_field(first_fields, first.probability),
+        learning=learning,
         seed=seed,
         threads=threads,
+        keep=keep,
         progress=progress,
     )
-    # labels out of votes are not marked at random, so what calibrates on them alone may be far off
-    both = [(p.logits + j.logits) / 2 for p, j in zip(plain, fit.fields, strict=True)]
-    final = judge_by_votes(fields, prior=np.concatenate(both))
-    positions = [p.in_micrograph(j.centres) for p, j in zip(prepared, fit.fields, strict=True)]
-    return NetworkJudgement(votes, first, final, fit, positions)
+    if plain is None and all(a is None for a in fit.answers):
+        return NetworkJudgement(votes, first, first_fields, votes, list(fields), fit)
+    # networks have learned from the votes; what votes mean was found beside one that has not
+    final, found, _ = _judge(
+        fields,
+        prepared,
+        _Joined(plain, fit),
+        radius=radius,
+        adds_peaks=adds_peaks,
+        effects=first.effects,
+    )
+    return NetworkJudgement(votes, first, first_fields, final, found, fit)
+
+
+class _Shifted:
+    """Answers, with something added to all log-odds; each is made when it is asked for."""
+
+    def __init__(self, answers: Sequence[Tensor], shift: float) -> None:
+        self._answers, self._shift = answers, shift
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for answer in self._answers:
+            yield torch.cat([answer[:1] + self._shift, answer[1:]])
+
+
+class _Joined:
+    """Answers of networks that were trained, beside those that they began from.
+
+    Labels out of votes are not marked at random, so what calibrates on them alone may be far off.
+    """
+
+    def __init__(self, plain: _Shifted | None, fit: CrossFit) -> None:
+        self._plain, self._fit = plain, fit
+
+    def __iter__(self) -> Iterator[Tensor | None]:
+        fit = self._fit
+        if self._plain is None:
+            yield from fit.answers
+            return
+        for p, t, f in zip(self._plain, fit.answers, fit.fold.tolist(), strict=True):
+            is_same = not fit.models[f] or t is None
+            yield p if is_same or t is None else torch.cat([(p[:1] + t[:1]) / 2, t[1:]])
+
+
+def _begin(
+    prepared: Sequence[PreparedCandidates], learning: Learning, ask: KeepAnswer
+) -> _Shifted | None:
+    """Ask the models to begin from; None if there is none."""
+    judges = [learning.judges(p.seen.name) for p in prepared]
+    if not all(judges):
+        return None
+    answers = [ask(own, p.seen) for own, p in zip(judges, prepared, strict=True)]
+    prior = float(np.mean([m.prior for own in judges for m in own])) if judges else 0.5
+    return _Shifted(answers, share_shift(answers, [p.seen for p in prepared], prior=prior))
+
+
+def _judge(
+    fields: Sequence[CandidateField],
+    prepared: Sequence[PreparedCandidates],
+    answers: Iterable[Tensor | None],
+    *,
+    radius: float,
+    adds_peaks: bool,
+    effects: VoteEffects | None = None,
+) -> tuple[Reliability, list[CandidateField], list[PreparedCandidates]]:
+    """Judge candidates and the peaks of networks by what these say, and by votes."""
+    places = [
+        find_places(a, p.seen, radius=radius, adds_peaks=adds_peaks)
+        for a, p in zip(answers, prepared, strict=True)
+    ]
+    found = [
+        with_places(f, p.in_micrograph(one.centres))
+        for f, p, one in zip(fields, prepared, places, strict=True)
+    ]
+    trust = judge_by_votes(found, prior=_logits(places), effects=effects)
+    seen = [
+        p._replace(seen=p.seen._replace(candidates=one.centres))
+        for p, one in zip(prepared, places, strict=True)
+    ]
+    return trust, found, seen
+
+
+def _logits(places: Sequence[Places]) -> Floats:
+    return np.concatenate([np.empty(0), *(p.logits for p in places)])
 
 
 def keep_apart(positions: Floats, score: Floats, *, distance: float) -> NDArray[np.int64]:
@@ -195,3 +231,27 @@ def keep_apart(positions: Floats, score: Floats, *, distance: float) -> NDArray[
     order = np.argsort(-score, kind="stable")
     kept = suppress_close(positions[order], min_distance=distance)
     return np.asarray(order[kept])
+
+
+def with_places(field: CandidateField, positions: Floats) -> CandidateField:
+    """Move candidates to where networks see them, and add those that nobody has voted for.
+
+    Parameters
+    ----------
+    field
+        With the candidates of the pickers.
+    positions
+        (n, 2) x and y, px: of these in their order, then of the others.
+    """
+    found = field.found
+    n_new = len(positions) - len(found.positions)
+    nobody = (n_new, found.has_vote.shape[1])
+    return replace(
+        field,
+        found=Consensus(
+            positions=positions,
+            has_vote=np.concatenate([found.has_vote, np.zeros(nobody, bool)]),
+            scores=np.concatenate([found.scores, np.full(nobody, np.nan)]),
+            spread=np.concatenate([found.spread, np.zeros(n_new)]),
+        ),
+    )

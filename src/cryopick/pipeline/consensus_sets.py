@@ -82,7 +82,8 @@ def read_set(
     ParameterError
         If the pixel size is not above 0.
     TableError
-        If the set names none of the micrographs, or a position is no number.
+        If the set names none of the micrographs, or one by a name that fits several, or a
+        position is no number.
     FormatError
         If a file is missing or broken.
     """
@@ -193,12 +194,7 @@ def _named(table: Picks | Particles) -> list[str]:
 def _full_names(parts: Sequence[str], names: list[str], path: Path) -> tuple[dict[str, str], int]:
     """Full name of each micrograph that is listed; count the others."""
     finder = MicrographNames(names)
-    found: dict[str, str] = {}
-    for part in parts:
-        try:
-            found[part] = finder.find(part, source=str(path))
-        except TableError:
-            continue
+    found = {p: finder.find(p, source=str(path)) for p in parts if finder.is_known(p)}
     if parts and not found:
         raise TableError(
             str(path),

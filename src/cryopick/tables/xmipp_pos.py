@@ -22,6 +22,7 @@ from cryopick.tables.xmipp import split_enabled
 __all__ = ["read_pos", "read_xmd_picks", "write_pos", "write_pos_config"]
 
 _COLUMNS = {"xcoor": "x", "ycoor": "y", "Xcoor": "x", "Ycoor": "y", "cost": "fom"}
+_SCORES = "zScoreDeepLearning1"  # of Deep Consensus, taken where there is no cost
 _OWN = ("enabled", "itemId", "micrographId")
 _TEXT = ("micrograph", "image")
 
@@ -69,7 +70,11 @@ def read_pos(path: Path, *, micrograph: str) -> Picks:
 def _positions(
     tables: list[tuple[pd.DataFrame, int]], path: Path, micrograph: str | None
 ) -> pd.DataFrame:
-    parts = [t.rename(columns=_COLUMNS) for t, _ in tables if len(t)]
+    parts = [
+        t.rename(columns=_COLUMNS if "cost" in t else {**_COLUMNS, _SCORES: "fom"})
+        for t, _ in tables
+        if len(t)
+    ]
     rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"x": [], "y": []})
     require_columns(rows, ("x", "y"), table=str(path))
     for name in ("x", "y", "fom"):
