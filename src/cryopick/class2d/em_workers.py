@@ -1,12 +1,16 @@
-"""Threads that align shards: one for each device, or several on the CPU."""
+"""Who aligns the shards of an iteration and adds their sums: threads, one for each device.
+
+Others can take their place (`ShardWorkers`); the tree of the sums is the same for all.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,8 +18,13 @@ from numpy.typing import NDArray
 
 from cryopick.alignment.search import Workspace
 from cryopick.class2d.em_expect import Expectation, ShardResult, expect_shard
+from cryopick.class2d.em_state import Poses
+from cryopick.class2d.em_sums import IterationSums, merge_in_tree
 
-__all__ = ["SHARDS_AHEAD", "Workers", "one_core"]
+__all__ = ["SHARDS_AHEAD", "See", "Shard", "ShardWorkers", "Workers", "one_core"]
+
+Shard = tuple[NDArray[np.int64], int]  # particles, and how many of them make a tile
+See = Callable[[NDArray[np.int64], Poses], None]  # called with particles and their new poses
 
 SHARDS_AHEAD = 2  # shards waiting for each worker
 
@@ -31,6 +40,20 @@ def one_core() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+class ShardWorkers(Protocol):
+    """Anything that can align the shards of an iteration."""
+
+    def expect(
+        self, works: Mapping[str, Expectation], shards: Iterable[Shard], see: See
+    ) -> IterationSums:
+        """Align all shards; hand out poses in the order of the shards, and give their sums."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what was needed for it."""
+        ...
+
+
 class Workers:
     """Aligns shards side by side and hands their results out in order."""
 
@@ -44,8 +67,20 @@ class Workers:
         """Stop the threads."""
         self._pool.shutdown(cancel_futures=True)
 
+    def expect(
+        self, works: Mapping[str, Expectation], shards: Iterable[Shard], see: See
+    ) -> IterationSums:
+        """Align all shards; hand out poses in the order of the shards, and give their sums."""
+
+        def totals() -> Iterator[IterationSums]:
+            for shard in self.map(works, shards):
+                see(shard.indices, shard.poses)
+                yield shard.totals
+
+        return merge_in_tree(totals())
+
     def map(
-        self, works: Mapping[str, Expectation], shards: Iterable[tuple[NDArray[np.int64], int]]
+        self, works: Mapping[str, Expectation], shards: Iterable[Shard]
     ) -> Iterator[ShardResult]:
         """Align shards, given with the size of their tiles; results come in the order given."""
         waiting: deque[Future[ShardResult]] = deque()

@@ -1,4 +1,4 @@
-"""Map a function over items: in this process, or in worker processes on this machine.
+"""Map a function over items: in this process, in worker processes, or on a cluster.
 
 A task is a picklable function and one item. The function goes to each worker once, so it may carry
 data that all items share (`functools.partial`). Results come back in the order they finish; the
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import platform
 import re
 import signal
 import sys
@@ -22,10 +23,15 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from cryopick.errors import CryopickError, DataError, ParameterError, ProjectError
 from cryopick.execution.parameters import ComputeParameters
+from cryopick.execution.retries import Attempt
+
+if TYPE_CHECKING:
+    from cryopick.execution.cluster import ClusterExecutor
 
 __all__ = [
     "Executor",
@@ -35,6 +41,8 @@ __all__ = [
     "count_cores",
     "make_executor",
     "require_devices",
+    "run_item",
+    "set_threads",
 ]
 
 Item = TypeVar("Item")
@@ -51,6 +59,7 @@ class Outcome(Generic[Result]):
     index: int
     value: Result | None = None
     error: CryopickError | None = None
+    attempts: tuple[Attempt, ...] = ()  # that ended with the death of a worker
 
 
 class Executor(Protocol):
@@ -63,7 +72,8 @@ class Executor(Protocol):
         ...
 
 
-def _run(function: Callable[[Item], Result], index: int, item: Item) -> Outcome[Result]:
+def run_item(function: Callable[[Item], Result], index: int, item: Item) -> Outcome[Result]:
+    """Run one item; errors that belong to it are its outcome, others are raised."""
     try:
         return Outcome(index, value=function(item))
     except CryopickError as error:
@@ -79,7 +89,7 @@ def _run(function: Callable[[Item], Result], index: int, item: Item) -> Outcome[
 def _run_here(index: int, item: Any) -> Outcome[Any]:
     """Run an item in a worker, with the function that the worker was started with."""
     assert _function is not None
-    return _run(_function, index, item)
+    return run_item(_function, index, item)
 
 
 def _memory_error(got: str) -> DataError:
@@ -100,7 +110,8 @@ def _as_data_error(error: OSError) -> DataError:
     )
 
 
-def _set_threads(threads: int) -> None:
+def set_threads(threads: int) -> None:
+    """Let torch use so many threads in this process."""
     import torch
 
     torch.set_num_threads(threads)
@@ -112,7 +123,7 @@ def _start_worker(threads: int, function: Callable[..., object]) -> None:
     _function = function
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _set_threads(threads)
+    set_threads(threads)
 
 
 def _end_with_parent() -> None:
@@ -150,9 +161,9 @@ class SerialExecutor:
         self, function: Callable[[Item], Result], items: Sequence[Item]
     ) -> Generator[Outcome[Result], None, None]:
         """Yield one outcome per item, in order."""
-        _set_threads(self._threads)
+        set_threads(self._threads)
         for index, item in enumerate(items):
-            yield _run(function, index, item)
+            yield run_item(function, index, item)
 
 
 class LocalExecutor:
@@ -214,7 +225,9 @@ class LocalExecutor:
                 _require_worker(pool)
                 return pool.submit(_run_here, index, item).result()
         except BrokenProcessPool:
-            return Outcome(index, error=_memory_error("a worker process that was killed"))
+            died = Attempt(host=platform.node(), reason="its worker died")
+            killed = _memory_error("a worker process that was killed")
+            return Outcome(index, error=killed, attempts=(died, died))
 
     @contextlib.contextmanager
     def _pool(self, workers: int, function: Callable[..., object]) -> Iterator[ProcessPoolExecutor]:
@@ -243,8 +256,8 @@ def _require_worker(pool: ProcessPoolExecutor) -> None:
 
 def make_executor(
     compute: ComputeParameters, *, n_items: int, bytes_per_item: int
-) -> SerialExecutor | LocalExecutor:
-    """Choose workers and threads from what the user asked for and what the machine has.
+) -> SerialExecutor | LocalExecutor | ClusterExecutor:
+    """Choose where to run, and how many workers and threads from what the user asked for.
 
     Parameters
     ----------
@@ -258,16 +271,47 @@ def make_executor(
     Raises
     ------
     ParameterError
-        If not even one item fits in the memory limit, or a device is not there.
+        If not even one item fits in the memory limit, a device is not there, or the file that
+        says how to use Slurm is wrong.
+    ProjectError
+        If what a cluster needs is not installed.
     """
+    if compute.is_remote:
+        return _cluster_executor(compute)
     if compute.uses_gpu:
         require_devices(compute)
     cores = count_cores()
     workers = compute.workers or (cores if not compute.uses_gpu else len(compute.devices))
     workers = min(workers, compute.fitting(bytes_per_item), max(n_items, 1))
-    if workers <= 1:
+    if workers <= 1 or compute.execution == "serial":
         return SerialExecutor(threads=compute.threads or cores)
     return LocalExecutor(workers=workers, threads=compute.threads or max(1, cores // workers))
+
+
+def _cluster_executor(compute: ComputeParameters) -> ClusterExecutor:
+    kind, _, place = compute.execution.partition(":")
+    try:
+        from cryopick.execution.cluster import ClusterExecutor, NamedCluster
+
+        if kind == "slurm":
+            from cryopick.execution.slurm import slurm_executor
+
+            return slurm_executor(compute, place)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in {"dask", "distributed", "dask_jobqueue"}:
+            raise
+        raise ProjectError(
+            f"--execution {kind}",
+            must="find dask.distributed and dask-jobqueue",
+            got=f"no {error.name}",
+            remedy="Install them: pip install 'cryopick[cluster]'",
+        ) from error
+    return ClusterExecutor(
+        open_fleet=partial(NamedCluster, place),
+        place=compute.execution,
+        threads=compute.threads or 1,
+        needs_gpu=compute.uses_gpu,
+    )
 
 
 def count_cores() -> int:
@@ -277,14 +321,14 @@ def count_cores() -> int:
 
 
 def require_devices(compute: ComputeParameters) -> None:
-    """Refuse devices that this machine has not.
+    """Refuse devices that this machine has not; those of a cluster are its own affair.
 
     Raises
     ------
     ParameterError
         Naming the first.
     """
-    if set(compute.devices) == {"cpu"}:  # torch takes long to import
+    if compute.is_remote or set(compute.devices) == {"cpu"}:  # torch takes long to import
         return
     import torch
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from cryopick.errors import ParameterError
 from cryopick.parameters import Parameters, option
 
-__all__ = ["WORKER_BASE_BYTES", "ComputeParameters"]
+__all__ = ["WORKER_BASE_BYTES", "ComputeParameters", "check_execution"]
 
 _DEVICE = re.compile(r"(cpu|cuda|mps)(:\d+)?")
+_EXECUTION = re.compile(r"serial|local|dask:.+|slurm(:.+)?")
 WORKER_BASE_BYTES = 400 << 20  # a worker process with its libraries loaded
 
 
@@ -30,6 +31,17 @@ class ComputeParameters(Parameters):
         minimum=0,
     )
 
+    execution: str = option(
+        "local",
+        help="Where to run: serial, local, dask:ADDRESS of a scheduler, or slurm[:CONFIG], a TOML "
+        "file that says what jobs to ask for.",
+    )
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the work is done by a cluster."""
+        return self.execution not in ("serial", "local")
+
     @property
     def devices(self) -> tuple[str, ...]:
         """The devices asked for, in order."""
@@ -41,13 +53,17 @@ class ComputeParameters(Parameters):
         return any(d != "cpu" for d in self.devices)
 
     def check_together(self) -> None:
-        """Check the names of the devices.
+        """Check the names of the devices, and that they go with where the work is done.
 
         Raises
         ------
         ParameterError
-            If a device is neither cpu nor cuda nor mps, with or without a number.
+            If a device is neither cpu nor cuda nor mps, with or without a number; or if the
+            place to run is unknown, or has a say itself in what is asked for.
         """
+        check_execution(self.execution)
+        if self.execution != "local":
+            self._check_place()
         for name in self.devices or ("",):
             if not _DEVICE.fullmatch(name):
                 raise ParameterError(
@@ -56,6 +72,30 @@ class ComputeParameters(Parameters):
                     got=self.device or "nothing",
                     remedy="Change --device",
                 )
+
+    def _check_place(self) -> None:
+        """Refuse what would have no effect."""
+        kind = self.execution.partition(":")[0]
+        rules = {
+            "serial": {"workers": self.workers > 1},
+            "dask": {"workers": self.workers > 0, "memory": self.memory > 0},
+            "slurm": {"memory": self.memory > 0},
+        }
+        for name, is_set in rules[kind].items():
+            if is_set:
+                raise ParameterError(
+                    name,
+                    must=f"be left out with --execution {kind}",
+                    got=f"{getattr(self, name):g}",
+                    remedy=f"Leave out --{name}",
+                )
+        if self.is_remote and self.device not in ("cpu", "cuda"):
+            raise ParameterError(
+                "device",
+                must=f"be cpu or cuda with --execution {kind}, which gives each worker its GPU",
+                got=self.device,
+                remedy="Change --device",
+            )
 
     def fitting(self, bytes_per_item: int) -> int:
         """How many items of this size fit in the memory limit at once.
@@ -77,3 +117,20 @@ class ComputeParameters(Parameters):
                 remedy="Raise --memory",
             )
         return count
+
+
+def check_execution(execution: str) -> None:
+    """Check where the work is to be done.
+
+    Raises
+    ------
+    ParameterError
+        If it is none of the places known.
+    """
+    if not _EXECUTION.fullmatch(execution):
+        raise ParameterError(
+            "execution",
+            must="be serial, local, dask:ADDRESS or slurm[:CONFIG]",
+            got=execution or "nothing",
+            remedy="Change --execution",
+        )
