@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from cryopick.pipeline.planner import (
+    Again,
     Broke,
     Changed,
     Event,
@@ -280,3 +281,27 @@ def test_results_that_go_further_than_asked_are_taken_as_they_are() -> None:
     state, (following,) = plan(state, further)
     assert isinstance(following, Process)
     assert (following.step, following.stop) == ("first_particles", 7)
+
+
+def test_what_broke_is_asked_for_again_when_somebody_wants_it() -> None:
+    state, [first] = plan(begin(GRAPH), Listed(count=1, is_closed=False))
+    assert isinstance(first, Process)
+    state, told = plan(state, Broke(step="ctf", identity=first.identity, error="unreadable"))
+    assert [type(t) for t in told] == [Halt]
+    state, told = plan(state, Listed(count=2, is_closed=False))
+    assert [type(t) for t in told] == [Halt]
+
+    state, [again] = plan(state, Again(step="ctf"))
+
+    assert again == replace(first, stop=2)
+    state, [picks] = plan(state, answer(again))
+    assert isinstance(picks, Process)
+    assert picks.step == "first_picks"
+
+
+def test_what_is_being_done_is_not_asked_for_twice() -> None:
+    state, _ = plan(begin(GRAPH), Listed(count=3, is_closed=False))
+    after, told = plan(state, Again(step="ctf"))
+    assert told == ()
+    assert after == state
+    assert plan(state, Again(step="picks"))[1] == ()  # it has not begun

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 __all__ = [
+    "Again",
     "Broke",
     "Changed",
     "Event",
@@ -127,7 +128,14 @@ class Changed:
     graph: tuple[Step, ...]
 
 
-Event = Listed | Processed | Made | Broke | Changed
+@dataclass(frozen=True, kw_only=True)
+class Again:
+    """A step that broke, or refused micrographs, is to be tried again."""
+
+    step: str
+
+
+Event = Listed | Processed | Made | Broke | Changed | Again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +219,10 @@ def plan(state: PlannerState, event: Event) -> tuple[PlannerState, tuple[Instruc
         case Changed():
             _require_order(event.graph)
             state = replace(state, graph=event.graph)
+        case Again():
+            now = state.of(event.step)
+            if now.identity and not now.is_running:
+                state = _renewed(state, event.step, now.identity)
     return _advance(replace(state, is_over=False))
 
 
