@@ -23,6 +23,7 @@ from cryopick.cli.app import app
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(?:bash|console)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+PARAMETERS = re.compile(r"^```yaml\n# ([\w.-]+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 TEXT = re.compile(r"^```text\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#]+?)(?:#[^)]*)?\)")
 
@@ -92,6 +93,8 @@ def run_in(folder, words):
 def test_every_command_of_a_page_runs_as_written(page, project, tmp_path, monkeypatch):
     shutil.copytree(project, tmp_path / "work")
     monkeypatch.chdir(tmp_path / "work")
+    for name, text in PARAMETERS.findall(page.read_text()):
+        Path(name).write_text(text)
 
     for words in commands(page):
         code, output = run_in(tmp_path, words)
@@ -138,16 +141,18 @@ def test_every_pin_satisfies_what_the_project_asks_for():
             name, version = line.split("==")
             pins[name.lower().replace("_", "-")] = version
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["cluster"], *extras["dev"]]
 
-    for text in wanted:
+    for text in (t for t in wanted if t != "cryopick[cluster]"):
         wish = requirements.Requirement(text)
         assert wish.specifier.contains(pins[wish.name.lower()]), text
 
 
 def test_every_dependency_is_imported_and_every_import_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = {re.split(r"[<>=!~ ]", text)[0].lower() for text in project["dependencies"]}
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["cluster"]]
+    declared = {re.split(r"[<>=!~ ]", text)[0].lower() for text in wanted}
     source = "\n".join(p.read_text() for p in (ROOT / "src").rglob("*.py"))
     modules = set(re.findall(r"^\s*(?:from|import) ([A-Za-z_]\w*)", source, re.MULTILINE))
     third_party = modules - set(sys.stdlib_module_names) - {"cryopick"}

@@ -12,7 +12,7 @@ from cryopick.alignment.references import power_harmonics, prepare_references
 from cryopick.alignment.refine import refine_poses
 from cryopick.alignment.rings import RingBasis, change_basis, make_ring_basis
 from cryopick.alignment.sampling import make_ring_sampler
-from cryopick.alignment.search import Workspace, make_rotations, search, shift_tile
+from cryopick.alignment.search import Candidates, Workspace, make_rotations, search, shift_tile
 from cryopick.alignment.sums import PosedImages, RingSums, add_posed, turn_phases
 from cryopick.alignment.transform import transform_images
 from cryopick.ctf.rings import evaluate_ctf_rings
@@ -146,6 +146,33 @@ def test_the_search_equals_the_plain_sum_over_rings() -> None:
                 expected = -float((loss * weight[:, 0]).mean(0).sum())
                 got = float(found.log_likelihood[i, t, p])
                 assert got == pytest.approx(expected, rel=0.02, abs=2e-3 * abs(expected) + 30)
+
+
+@pytest.mark.parametrize("score", ["likelihood", "correlation"])
+def test_classes_searched_in_chunks_are_ranked_as_all_at_once(
+    monkeypatch: pytest.MonkeyPatch, score: str
+) -> None:
+    basis, _, _, _, image, power = weighted(blobs(3))
+    references, workspace = references_of(blobs(7, seed=1)), Workspace()
+    shifts = torch.cartesian_prod(*[torch.arange(-1.0, 2) * PIXEL] * 2)
+    tile = shift_tile(
+        image.real, image.imag, power, shifts=shifts, basis=basis, workspace=workspace
+    )
+
+    def found() -> Candidates:
+        return search(
+            tile, references, make_rotations(basis), prior=-shifts.square().sum(1).expand(3, -1),
+            n_candidates=5, workspace=workspace, score=score,
+        )  # fmt: skip
+
+    whole = found()
+    monkeypatch.setattr("cryopick.alignment.search._CHUNK_VALUES", 5 * basis.n_orders * 3 * 9)
+    assert len(references) > 2  # classes at once
+    chunked = found()
+    assert torch.equal(chunked.class_index, whole.class_index)
+    assert torch.equal(chunked.shift_index, whole.shift_index)
+    torch.testing.assert_close(chunked.log_likelihood, whole.log_likelihood, rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(chunked.class_best, whole.class_best, rtol=1e-4, atol=1e-2)
 
 
 @pytest.mark.parametrize("psi", [0.0, 77.3, -140.0])

@@ -81,6 +81,17 @@ def test_a_point_is_shifted_and_then_turned_from_x_towards_y(size, psi, x, y):
     assert np.corrcoef(moved.ravel(), wanted.ravel())[0, 1] > 0.998
 
 
+def test_a_mirror_comes_after_the_turn():
+    points = np.array([[5.0, 1.0], [-3.0, 4.0]])
+    image = torch.from_numpy(spots(points, 32))[None]
+    pose = {"psi": np.array([40.0]), "shift_x": np.array([2.0]), "shift_y": np.array([-1.0])}
+
+    moved = move_images(image, Poses(**pose, mirror=np.array([True])))[0].numpy()
+
+    wanted = (points + np.array([2.0, -1.0])) @ turn(40.0).T * np.array([-1.0, 1.0])
+    assert np.corrcoef(moved.ravel(), spots(wanted, 32).ravel())[0, 1] > 0.998
+
+
 def test_right_classes_with_right_poses_are_coherent_and_all_of_views(made):
     table, truth, _ = made
 

@@ -77,6 +77,11 @@ def test_a_refused_micrograph_is_a_sentence_and_exit_code_3(folder):
     ("words", "sentence"),
     [
         (("--out", "ctf"), "MICROGRAPHS must say the voltage of the microscope; got none"),
+        (
+            (*_OPTIONS, "--voltage", "300000"),
+            "say the voltage of the microscope in kV, from 10 to 5000; got 300000. "
+            "Give it with --voltage",
+        ),
         ((*_OPTIONS, "--min-defocus", "60000"), "min_defocus must be below max_defocus (50000 A)"),
         ((*_OPTIONS, "--pixel-size", "7", "--max-defocus", "9000"), "max_defocus must put 3 rings"),
         ((*_OPTIONS, "--tile-size", "63"), "tile_size must be at least 64 px; got 63 px"),

@@ -174,7 +174,7 @@ def test_a_truncated_file_is_refused(path):
     [
         (b"", "an empty file"),
         (b"some text\n", "a file that is no zip archive"),
-        (gzip.compress(b"import os"), "a gzip file"),
+        (gzip.compress(b"import os", mtime=0), "a gzip file"),
         (pickle.dumps({"a": 1}), "a pickle, which can run code"),
         (b"PK\x03\x04 and no more", "File is not a zip file"),
     ],

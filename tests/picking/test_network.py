@@ -157,9 +157,9 @@ def test_the_risk_of_half_marked_particles_is_that_of_all_marked() -> None:
     nothing = torch.zeros(1, side, side)
 
     def window(positive: torch.Tensor) -> TrainingWindow:
-        return TrainingWindow(
-            nothing, positive.float(), (~positive).float(), nothing, torch.zeros(1, 2, side, side)
-        )
+        marks = positive.float()
+        ways = torch.zeros(1, 2, side, side)
+        return TrainingWindow(nothing, marks, 1 - marks, nothing, ways, marks)
 
     def pull(positive: torch.Tensor, hidden_share: float) -> float:
         """Where the risk pushes the confidence."""

@@ -39,7 +39,7 @@ def parameters(**changes: Any) -> StreamParameters:
 def stream(*inputs: str, out: str = "out", **changes: Any) -> StreamResult:
     """Take all that is there; `changes` go to where they belong."""
     own = {k: changes.pop(k) for k in ("references", "overwrite", "tell") if k in changes}
-    names = ("full_pass", "xmd", "scipion", "idle", "poll", "close")
+    names = ("full_pass", "xmd", "scipion", "idle", "poll", "close", "threads", "execution")
     run = {k: changes.pop(k) for k in names if k in changes}
     return classify_stream(
         inputs or ["particles.star"],

@@ -18,8 +18,9 @@ from cryopick.pipeline.convert_formats import FORMATS
 from cryopick.pipeline.convert_parameters import ConvertParameters
 from cryopick.tables.cryosparc import read_cs_particles
 from cryopick.tables.model import Micrographs, Particles
+from cryopick.tables.pick_scores import PROBABILITY
 from cryopick.tables.relion import read_particles, write_micrographs, write_particles
-from cryopick.tables.relion_picks import read_picks
+from cryopick.tables.relion_picks import read_picks, write_picks_file
 
 HEIGHT, WIDTH = 300, 400
 NAMES = ["Movies/Foil.Hole_1.2_µ.mrc", "Movies/b.mrc", "Movies/none.mrc"]
@@ -137,6 +138,17 @@ def test_whole_pixels_survive_even_and_odd_boxes(
 
     boxes = json.loads(Path("eman/Foil.Hole_1.2_µ_info.json").read_text())["boxes"]
     assert [box[:2] for box in boxes] == [[100, 50], [40, 60]]
+
+
+def test_picks_that_say_what_their_score_means_become_an_info_file(project: Path) -> None:
+    source = write_relion_picks(Path("in"), PICKS)
+    write_picks_file(Path("in/0_autopick.star"), PICKS[:2], score=PROBABILITY)
+
+    convert(source, Path("eman"), to_format="eman-json", parameters=PARAMETERS)
+
+    content = json.loads(Path("eman/Foil.Hole_1.2_µ_info.json").read_text())
+    assert list(content) == ["boxes"]
+    assert [box[3] for box in content["boxes"]] == [0.75, -0.25]
 
 
 @pytest.mark.parametrize("dialect", [d for d, (_, is_one) in DIALECTS.items() if not is_one])

@@ -123,6 +123,7 @@ def test_the_table_has_relions_columns_in_relions_order_and_keeps_all_others(pro
         "rlnCtfMaxResolution",
         "cryopickIsCtfTrusted",
         "rlnAccumMotionTotal",
+        "cryopickIceRing",
     ]
     found = blocks["micrographs"]
     assert list(found["rlnMicrographName"]) == list(rows["micrograph"])

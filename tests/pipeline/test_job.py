@@ -9,7 +9,8 @@ import pytest
 
 from cryopick.errors import DataError, OutputError, ProjectError
 from cryopick.execution.local import LocalExecutor, SerialExecutor
-from cryopick.pipeline.job import Job, Task, identity_of
+from cryopick.pipeline.growing import KeptLedgers, growing
+from cryopick.pipeline.job import Job, Task, identity_of, take_back_items
 
 SERIAL = SerialExecutor(threads=1)
 
@@ -273,3 +274,38 @@ def test_identity_changes_with_the_file(tmp_path):
     touched = identity_of(path)
     assert touched != first
     assert touched == identity_of(path)
+
+
+def test_a_ledger_is_kept_from_portion_to_portion_and_read_again_when_it_was_changed(
+    tmp_path, monkeypatch
+):
+    reads = []
+    read = Job._read_ledger
+    monkeypatch.setattr(Job, "_read_ledger", lambda job: reads.append(job.folder) or read(job))
+    kept, folder = KeptLedgers(), tmp_path / "job"
+
+    def portion(*names):
+        done = []
+
+        def do(name):
+            if name is KeyboardInterrupt:
+                raise name
+            done.append(name)
+            return {}
+
+        tasks = [Task(key=str(n), identity="1", payload=n) for n in names]
+        with growing("portion", ledgers=kept), Job(folder, name="test", parameters={}) as job:
+            job.run(SERIAL, do, tasks)
+        return done
+
+    assert portion("a", "b") == ["a", "b"]
+    reads.clear()
+    assert portion("b", "c") == ["c"]
+    assert reads == []
+    take_back_items(folder, ["b"], why="gone")
+    assert portion("a", "b", "c") == ["b"]
+    assert len(reads) == 1
+    with pytest.raises(KeyboardInterrupt):
+        portion("d", KeyboardInterrupt)
+    assert portion("d", "e") == ["e"]
+    assert len(reads) == 2

@@ -219,6 +219,19 @@ def test_a_claim_that_a_killed_follower_left_does_not_close_the_project(tmp_path
     assert clock.now - 1000.0 <= 61.0  # the dead claimant is not waited for
 
 
+def test_a_claim_of_a_killed_process_on_an_earlier_holder_is_removed(tmp_path):
+    dead = Holder(
+        **asdict(replace(this_place(), process_start="1")), uuid="d", seq=0, since="", command=""
+    )
+    alive = replace(dead, process_start=this_place().process_start)
+    (tmp_path / ".project.takeover.earlier").write_text(json.dumps(asdict(dead)))
+    (tmp_path / ".project.takeover.other").write_text(json.dumps(asdict(alive)))
+
+    Project.open(tmp_path, create=True).close()
+
+    assert [p.name for p in tmp_path.glob(".project.takeover.*")] == [".project.takeover.other"]
+
+
 def test_one_that_comes_late_to_follow_a_silent_holder_does_not_push_out_the_new_one(
     tmp_path, monkeypatch
 ):

@@ -79,7 +79,7 @@ def test_after_a_fault_at_each_change_of_the_disk_the_results_are_the_same(two_f
     assert {f[0] for f in raised} == {"", "picks", "particles", "classes", "selection"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_after_a_fault_at_each_change_of_a_whole_run_the_results_are_the_same(
     run_folder, monkeypatch
 ):
@@ -129,7 +129,7 @@ def test_killed_five_times_a_run_ends_with_the_same_results(two_fields):
     check_kills(two_fields, _QUICK, 5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_fifty_times_a_whole_run_ends_with_the_same_results(two_fields):
     check_kills(two_fields, _WHOLE, 50)
 

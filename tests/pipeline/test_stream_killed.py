@@ -77,6 +77,6 @@ def test_five_kills_change_nothing():
     assert kill_at_random(5, seed=1) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_fifty_kills_change_nothing():
     assert sum(kill_at_random(5, seed=100 + k) for k in range(10)) >= 30

@@ -118,23 +118,14 @@ def make_ring_basis(
     for name, value in (("resolution", resolution), ("diameter", diameter), ("box", box)):
         require_above(value, 0, name=name, unit="A")
     spacing = spacing or 1 / (1.12 * diameter)
-    n_rings = round(1 / (resolution * spacing))
-    if n_rings < 2:
-        raise ParameterError(
-            "resolution",
-            must=f"be finer than {1 / (1.5 * spacing):.0f} A for a mask of {diameter:.0f} A",
-            got=f"{resolution:g} A",
-            remedy="Lower --resolution-limit",
-        )
+    n_rings = _count_rings(resolution, spacing, diameter)
     ring = torch.arange(1, n_rings + 1, dtype=torch.float64)
     n_orders = math.ceil(math.pi * n_rings * spacing * diameter) + _MARGIN
     n_angles = math.ceil((2 * n_orders + 1) / 4) * 2
     angles = torch.arange(n_angles, dtype=torch.float64) * (math.pi / n_angles)
     orders = torch.cat([torch.arange(0, n_orders, 2), torch.arange(1, n_orders, 2)])
     n_even = (n_orders + 1) // 2
-    kernel = torch.exp(-1j * orders[:, None] * angles) / n_angles
-    kernel[n_even:] *= 1j
-    rows = torch.view_as_real(kernel).transpose(1, 2).flatten(0, 1)  # (m, re/im), angle
+    rows = _order_sums(orders, angles, n_even)
 
     def put(values: Tensor) -> Tensor:
         return values.to(device=device, dtype=torch.float32)
@@ -150,6 +141,25 @@ def make_ring_basis(
         from_even=put(rows[: 2 * n_even]),
         from_odd=put(rows[2 * n_even :]),
     )
+
+
+def _count_rings(resolution: float, spacing: float, diameter: float) -> int:
+    n_rings = round(1 / (resolution * spacing))
+    if n_rings < 2:
+        raise ParameterError(
+            "resolution",
+            must=f"be finer than {1 / (1.5 * spacing):.0f} A for a mask of {diameter:.0f} A",
+            got=f"{resolution:g} A",
+            remedy="Lower --resolution-limit",
+        )
+    return n_rings
+
+
+def _order_sums(orders: Tensor, angles: Tensor, n_even: int) -> Tensor:
+    """Rows (order, re/im) that take half rings to harmonics, (2 B, angles)."""
+    kernel = torch.exp(-1j * orders[:, None] * angles) / len(angles)
+    kernel[n_even:] *= 1j
+    return torch.view_as_real(kernel).transpose(1, 2).flatten(0, 1)
 
 
 def keep_orders(basis: RingBasis, n_orders: int) -> RingBasis:

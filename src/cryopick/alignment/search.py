@@ -21,7 +21,7 @@ fresh ones of this size cost more in page faults than the products.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 import torch
@@ -40,6 +40,8 @@ __all__ = [
     "search",
     "shift_tile",
 ]
+
+_CHUNK_VALUES = 600_000  # of products with some of the classes at once
 
 
 @dataclass
@@ -86,6 +88,7 @@ class Candidates:
     shift_index: Tensor  # (n, T) int64
     log_likelihood: Tensor  # (n, T, n_psi), the priors included
     class_best: Tensor  # (n, K): best of each class over rotations and shifts
+    peak: Tensor  # (n, T): best over the rotations
 
 
 def make_rotations(basis: RingBasis, *, step: float | None = None) -> Rotations:
@@ -181,48 +184,111 @@ def search(
         ``correlation`` lets the contrast of each image be free: L is replaced by its maximum
         over a factor on A, which frees it from the scale of the averages.
     """
-    n_orders, _, n, n_shifts = tile.weighted.shape
-    k = len(references)
-    product = workspace.get("product", n_orders, 2 * k, n * n_shifts)
-    torch.bmm(references.matrix, tile.weighted.view(n_orders, -1, n * n_shifts), out=product)
-    product *= 2
-    by_class = product.view(n_orders, 2, k, n, n_shifts)
     norm = torch.einsum("rnj,krj->jkn", tile.power, references.power.conj())
-    if score == "likelihood":
-        _subtract_norm(by_class, norm, references.basis)
-    even, odd = _sum_orders(product, rotations, references.basis, workspace)
-    size = (len(rotations.even), k, n, n_shifts)
-    best = workspace.get("sum", *size)
-    if rotations.is_paired:
-        torch.abs(odd.view(size), out=best)
-        best += even.view(size)
-    else:
-        torch.add(odd.view(size), even.view(size), out=best)
-    peak = best.amax(0)  # (K, n, S)
+    size = _chunk_size(tile, references)
+    found = []
+    for start in range(0, len(references), size):
+        some = slice(start, min(start + size, len(references)))
+        even, odd = _all_rotations(tile, references, some, norm, rotations, workspace, score)
+        peak = _peaks(even, odd, norm[0, some].real, rotations, workspace, score) + prior
+        found.append(_best_of(even, odd, peak, start, n_candidates, rotations))
+    best = _best_of_all(found, n_candidates)
+    columns = best.log_likelihood
+    image = torch.arange(len(columns), device=columns.device)[:, None]
     if score == "correlation":
-        floor = norm[0].real.clamp_min(1e-20)[..., None]
-        peak = peak.clamp_min(0) ** 2 / (4 * floor)
-    peak = peak + prior
-    scores = peak.permute(1, 0, 2).reshape(n, k * n_shifts)
-    top = scores.topk(min(n_candidates, k * n_shifts), dim=1).indices
+        norms = norm[0].real[best.class_index, image].clamp_min(1e-20)[..., None]
+        columns = columns.clamp_min(0) ** 2 / (4 * norms)
+    return replace(best, log_likelihood=columns + prior[image, best.shift_index][..., None])
+
+
+def _chunk_size(tile: Tile, references: References) -> int:
+    """Classes whose products with the tile stay in a fast cache of a CPU."""
+    n_orders, _, n, n_shifts = tile.weighted.shape
+    if tile.weighted.device.type != "cpu":
+        return len(references)
+    return min(len(references), max(_CHUNK_VALUES // (2 * n_orders * n * n_shifts), 1))
+
+
+def _all_rotations(
+    tile: Tile,
+    references: References,
+    some: slice,
+    norm: Tensor,
+    rotations: Rotations,
+    workspace: Workspace,
+    score: str,
+) -> tuple[Tensor, Tensor]:
+    """Sum even and odd orders for some of the classes, (n_psi / 2, c, n, S) each."""
+    n_orders, _, n, n_shifts = tile.weighted.shape
+    c, all_rows = some.stop - some.start, references.matrix
+    if c < len(references):
+        real, imaginary = all_rows.chunk(2, dim=1)
+        all_rows = torch.cat([real[:, some], imaginary[:, some]], dim=1)
+    product = workspace.get("product", n_orders, 2 * c, n * n_shifts)
+    torch.bmm(all_rows, tile.weighted.view(n_orders, -1, n * n_shifts), out=product)
+    product *= 2
+    by_class = product.view(n_orders, 2, c, n, n_shifts)
+    if score == "likelihood":
+        _subtract_norm(by_class, norm[:, some], references.basis)
+    even, odd = _sum_orders(product, rotations, references.basis, workspace)
+    size = (len(rotations.even), c, n, n_shifts)
+    return even.view(size), odd.view(size)
+
+
+def _peaks(
+    even: Tensor,
+    odd: Tensor,
+    norm: Tensor,
+    rotations: Rotations,
+    workspace: Workspace,
+    score: str,
+) -> Tensor:
+    """Best value over the rotations, (c, n, S)."""
+    best = workspace.get("sum", *even.shape)
+    if rotations.is_paired:
+        torch.abs(odd, out=best)
+        best += even
+    else:
+        torch.add(odd, even, out=best)
+    peak = best.amax(0)
+    if score == "correlation":
+        peak = peak.clamp_min(0) ** 2 / (4 * norm.clamp_min(1e-20)[..., None])
+    return peak
+
+
+def _best_of(
+    even: Tensor, odd: Tensor, peak: Tensor, start: int, most: int, rotations: Rotations
+) -> Candidates:
+    """Keep the best pairs of class and shift, with the values at all their rotations."""
+    c, n, n_shifts = peak.shape
+    flat = peak.permute(1, 0, 2).reshape(n, c * n_shifts)
+    top = flat.topk(min(most, c * n_shifts), dim=1).indices
     class_index, shift_index = top // n_shifts, top % n_shifts
     image = torch.arange(n, device=top.device)[:, None]
-    column_even = even.view(size)[:, class_index, image, shift_index]
-    column_odd = odd.view(size)[:, class_index, image, shift_index]
+    column_even = even[:, class_index, image, shift_index]
+    column_odd = odd[:, class_index, image, shift_index]
     columns = column_even + column_odd
     if rotations.is_paired:
         columns = torch.cat([columns, column_even - column_odd])
-    columns = columns.permute(1, 2, 0)
-    if score == "correlation":
-        norms = norm[0].real[class_index, image].clamp_min(1e-20)[..., None]
-        columns = columns.clamp_min(0) ** 2 / (4 * norms)
-    columns = columns + prior[image, shift_index][..., None]
     return Candidates(
-        class_index=class_index,
+        class_index=class_index + start,
         shift_index=shift_index,
-        log_likelihood=columns,
+        log_likelihood=columns.permute(1, 2, 0),
         class_best=peak.amax(2).T,
+        peak=flat.gather(1, top),
     )
+
+
+def _best_of_all(found: list[Candidates], most: int) -> Candidates:
+    """Keep the best of what all chunks of classes have found."""
+    if len(found) == 1:
+        return found[0]
+    joined = {f.name: torch.cat([getattr(p, f.name) for p in found], dim=1)
+              for f in fields(Candidates)}  # fmt: skip
+    top = joined["peak"].topk(min(most, joined["peak"].shape[1]), dim=1).indices
+    image = torch.arange(len(top), device=top.device)[:, None]
+    kept = {name: joined[name][image, top] for name in joined if name != "class_best"}
+    return Candidates(class_best=joined["class_best"], **kept)
 
 
 def _subtract_norm(by_class: Tensor, norm: Tensor, basis: RingBasis) -> None:

@@ -110,18 +110,21 @@ def add_posed(
 ) -> None:
     """Add a tile's posed images to the sums, one matrix product for each order."""
     n_orders, rows, _, n_shifts = tile.weighted.shape
-    k, n_posed, half = len(sums.counts), len(posed.image), rows // 2
+    n_posed, half = len(posed.image), rows // 2
+    classes, mine = torch.unique(posed.class_index, return_inverse=True)
+    k = len(classes)
     column = posed.image * n_shifts + posed.shift_index
     rings = workspace.get("rings", n_orders, rows, n_posed)
     torch.index_select(tile.weighted.view(n_orders, rows, -1), 2, column, out=rings)
     weights = workspace.get("turns", n_orders, 2 * k, n_posed).zero_()
     place = torch.arange(n_posed, device=column.device)
-    weights[:, posed.class_index, place] = posed.turns.real
-    weights[:, posed.class_index + k, place] = posed.turns.imag
-    total = torch.bmm(weights, rings.transpose(1, 2))  # (B, 2 K, 2 R)
+    weights[:, mine, place] = posed.turns.real
+    weights[:, mine + k, place] = posed.turns.imag
+    total = torch.bmm(weights, rings.transpose(1, 2))  # (B, 2 k, 2 R)
     real = total[:, :k, :half] - total[:, k:, half:]
     imaginary = total[:, :k, half:] + total[:, k:, :half]
-    sums.numerator.add_(torch.complex(real, imaginary).permute(1, 2, 0))
+    found = torch.complex(real, imaginary).permute(1, 2, 0).to(torch.complex128)
+    sums.numerator.index_add_(0, classes, found)
     power = tile.power[:, posed.image] * posed.turns[: len(POWER_ORDERS)].T  # (R, d, 3)
     sums.denominator.index_add_(0, posed.class_index, power.transpose(0, 1).to(torch.complex128))
     sums.counts.index_add_(0, posed.class_index, posed.turns[0].real.double())

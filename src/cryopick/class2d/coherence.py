@@ -47,18 +47,24 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Poses:
-    """What brings images onto their classes: the shift first, then the turn."""
+    """What brings images onto their classes: the shift first, then the turn, then the mirror."""
 
     psi: Floats  # (n,) deg, turns x towards y
     shift_x: Floats  # (n,) px
     shift_y: Floats  # (n,) px
+    mirror: NDArray[np.bool_] | None = None  # (n,) x to -x; None: no image
 
     def __len__(self) -> int:
         return len(self.psi)
 
     def take(self, rows: Integers) -> Poses:
         """Poses of some images."""
-        return Poses(psi=self.psi[rows], shift_x=self.shift_x[rows], shift_y=self.shift_y[rows])
+        return Poses(
+            psi=self.psi[rows],
+            shift_x=self.shift_x[rows],
+            shift_y=self.shift_y[rows],
+            mirror=None if self.mirror is None else self.mirror[rows],
+        )
 
 
 class ClassCoherence(NamedTuple):
@@ -69,7 +75,7 @@ class ClassCoherence(NamedTuple):
 
 
 def move_images(images: Tensor, poses: Poses) -> Tensor:
-    """Shift images, then turn them about pixel ``n // 2``.
+    """Shift images, then turn them about pixel ``n // 2``, then mirror them there.
 
     Parameters
     ----------
@@ -77,7 +83,8 @@ def move_images(images: Tensor, poses: Poses) -> Tensor:
         (n, y, x) square, floating point.
     poses
         Of the n images. A point at x from the centre comes to lie at R (x + shift), where R
-        turns x towards y by psi: RELION's rlnOriginXAngst, rlnOriginYAngst and rlnAnglePsi.
+        turns x towards y by psi: RELION's rlnOriginXAngst, rlnOriginYAngst and rlnAnglePsi. The
+        mirror then takes x to -x.
 
     Returns
     -------
@@ -103,6 +110,8 @@ def move_images(images: Tensor, poses: Poses) -> Tensor:
 
     steps = torch.arange(size, device=images.device, dtype=images.dtype) - centre
     x, y = steps[None, None, :], steps[None, :, None]
+    if poses.mirror is not None:
+        x = x * column(np.where(poses.mirror, -1.0, 1.0))
     psi = torch.deg2rad(column(poses.psi))
     cosine, sine = torch.cos(psi), torch.sin(psi)
     source_x = cosine * x + sine * y - column(poses.shift_x)

@@ -33,11 +33,10 @@ from cryopick.class2d.em_course import (
     SETTLED,
     STILL,
     Progress,
-    counted,
     data_rings,
     pose_changes,
+    seen_by,
     within,
-    written,
 )
 from cryopick.class2d.em_expect import Expectation, sum_fixed
 from cryopick.class2d.em_images import WorkingImages
@@ -47,7 +46,6 @@ from cryopick.class2d.em_maximise import (
     centre_classes,
     find_scales,
     find_sigma_offset,
-    merge_shards,
     update_noise,
 )
 from cryopick.class2d.em_parameters import ClassificationParameters
@@ -62,7 +60,7 @@ from cryopick.class2d.em_schedule import (
 from cryopick.class2d.em_start import rings_of_averages, split_classes
 from cryopick.class2d.em_state import EmState, ImageSource, Poses
 from cryopick.class2d.em_sums import IterationSums
-from cryopick.class2d.em_workers import SHARDS_AHEAD, Workers, one_core
+from cryopick.class2d.em_workers import SHARDS_AHEAD, ShardWorkers, Workers, one_core
 from cryopick.class2d.ring_prior import RegularisedAverages, regularise
 from cryopick.errors import ParameterError
 
@@ -72,6 +70,8 @@ _SIGMA_OFFSET = 10.0  # A, at the start
 _CANDIDATES = 8  # pairs of class and shift that share an image's posterior
 _TILE_COLUMNS = 8192  # classes x images x shifts of a tile on a CPU
 _DEVICE_COLUMNS = 1 << 20  # and on another device
+_FEWEST_TILE = 32  # images of a tile
+_LARGEST_TILE = {_TILE_COLUMNS: 64, _DEVICE_COLUMNS: 4096}  # images
 _SHARD_TILES = 8
 _COUPLING = 0.5  # see `ring_prior`
 _POWER_SAMPLE = 500  # images the first noise spectrum is measured on
@@ -97,6 +97,8 @@ class EmClassifier:
         Where to start from: shifts, and rotations and classes if alignment is off.
     keep_bytes
         Memory for images made ready once; without it they are made again in each iteration.
+    workers
+        Who aligns the shards, in the place of `threads`.
 
     Raises
     ------
@@ -114,6 +116,7 @@ class EmClassifier:
         threads: int = 1,
         poses: Poses | None = None,
         keep_bytes: int = 0,
+        workers: ShardWorkers | None = None,
     ) -> None:
         self.source, self.parameters = source, parameters
         _require_enough(source, parameters)
@@ -134,6 +137,7 @@ class EmClassifier:
         own = tuple(d for d in devices if d != "cpu")
         self.devices = own or ("cpu",) * max(threads, 1)
         self._workers = Workers(self.devices)
+        self._aligners: ShardWorkers = workers or self._workers
 
     @property
     def mask_diameter(self) -> float:
@@ -142,6 +146,7 @@ class EmClassifier:
 
     def close(self) -> None:
         """Stop the threads."""
+        self._aligners.close()
         self._workers.close()
 
     @property
@@ -155,15 +160,14 @@ class EmClassifier:
         basis = self.layout.bare_basis(self.layout.most_rings)
         k, values, p = self.parameters.n_classes, basis.n_rings * basis.n_orders, self.parameters
         n_shifts = len(shift_grid(p.offset_range, 0.5 * p.offset_step)) if p.align else 1
-        columns = max(_TILE_COLUMNS, 8 * k * n_shifts)
-        block = 8 * _largest_tile(_TILE_COLUMNS)
+        columns = max(_TILE_COLUMNS, _FEWEST_TILE * n_shifts)
         sums = 16 * k * values
         buffers = 4 * columns * 5 * basis.n_orders + 8 * k * basis.n_orders * 512
-        images = 4 * block * basis.n_rings * basis.n_angles * 12
+        images = 32 * _LARGEST_TILE[_TILE_COLUMNS] * basis.n_rings * basis.n_angles * 12
         matrices = 2 * 4 * self.geometry.working_size**2 * basis.n_rings * basis.n_angles
         workers = len(self.devices)
         waiting = (SHARDS_AHEAD + 1) * workers
-        return int(sums * (waiting + 4) + (buffers + images) * workers + matrices)
+        return int(sums * (waiting + 8) + (buffers + images) * workers + matrices)
 
     def start(
         self, references: Tensor | None = None, *, reference_pixel_size: float | None = None
@@ -203,12 +207,10 @@ class EmClassifier:
 
     def _grey_scale(self, state: EmState) -> float:
         """Factor that brings references to the grey scale of the images."""
-        indices = self._first_sample()
         stage = replace(self._stage(state), is_hard=True, is_fine=False, finds_junk=False)
         works = self._works(state, stage, state.harmonics)
-        totals = merge_shards(
-            self._workers.map(works, self._shards(indices, stage, len(state.harmonics)))
-        )
+        shards = self._shards(self._first_sample(), stage, len(state.harmonics))
+        totals = self._aligners.expect(works, shards, lambda *_: None)
         return max(float(totals.group_cross.sum() / totals.group_norm.sum().clamp_min(1e-30)), 1e-6)
 
     def advance(self, state: EmState, progress: Progress | None = None) -> EmState:
@@ -236,9 +238,8 @@ class EmClassifier:
             )
         indices = subset_of(state.visited, stage.subset, n, seed=p.seed)
         works = self._works(state, stage, harmonics)
-        shards = self._workers.map(works, self._shards(indices, stage, len(harmonics)))
-        poses = state.poses.copy()
-        totals = merge_shards(counted(written(shards, poses), len(indices), progress))
+        poses, shards = state.poses.copy(), self._shards(indices, stage, len(harmonics))
+        totals = self._aligners.expect(works, shards, seen_by(poses, len(indices), progress))
         fresh = self._maximise(state, stage, totals, harmonics)
         if stage.finds_junk:
             self._find_junk(poses, state, stage, works, len(harmonics))
@@ -299,8 +300,10 @@ class EmClassifier:
             seed=self.parameters.seed + state.iteration,
         )
         works = {d: replace(w, images=noise) for d, w in works.items()}
-        found = list(self._workers.map(works, self._shards(places, stage, n_classes)))
-        of_noise = np.concatenate([shard.poses.log_likelihood for shard in found])
+        found: list[NDArray[np.float32]] = []
+        shards = self._shards(places, stage, n_classes)
+        self._aligners.expect(works, shards, lambda _, fresh: found.append(fresh.log_likelihood))
+        of_noise = np.concatenate(found)
         seen = poses.seen
         is_same = poses.class_index[seen] == state.poses.class_index[seen]
         own = state.own_gain.numpy()[poses.class_index[seen] % len(state.own_gain)] * is_same
@@ -377,7 +380,7 @@ class EmClassifier:
         """Shards of the particles with the size of their tiles."""
         n_shifts = len(shift_grid(stage.offset_range, stage.offset_step))
         columns = _TILE_COLUMNS if self.devices[0] == "cpu" else _DEVICE_COLUMNS
-        tile = max(8, min(_largest_tile(columns), columns // (n_classes * n_shifts)))
+        tile = max(_FEWEST_TILE, min(_LARGEST_TILE[columns], columns // (n_classes * n_shifts)))
         size = tile * _SHARD_TILES * math.ceil(n_classes / (tile * _SHARD_TILES))
         edges = [*range(0, len(indices), size), len(indices)]
         for start, end in pairwise(edges):
@@ -483,10 +486,6 @@ class EmClassifier:
             images = WorkingImages(self.source, geometry, keep_bytes=self._keep_bytes)
             self._images = (n_rings, images)
         return self._images[1]
-
-
-def _largest_tile(columns: int) -> int:
-    return 64 if columns == _TILE_COLUMNS else 4096
 
 
 def _require_enough(source: ImageSource, parameters: ClassificationParameters) -> None:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopick.class2d.em_expect import ShardResult
 from cryopick.class2d.em_state import EmState, Poses
+from cryopick.class2d.em_workers import See
 
 __all__ = [
     "SETTLED",
     "STILL",
     "Progress",
-    "counted",
     "data_rings",
     "pose_changes",
+    "seen_by",
     "within",
-    "written",
 ]
 
 Progress = Callable[[int, int], None]
@@ -37,24 +36,19 @@ def data_rings(state: EmState) -> int:
     return max(last + _RINGS_BEYOND, _LEAST_RINGS)
 
 
-def written(shards: Iterator[ShardResult], poses: Poses) -> Iterator[ShardResult]:
-    """Write the poses of each shard where they belong."""
-    for shard in shards:
-        for name in Poses.__annotations__:
-            getattr(poses, name)[shard.indices] = getattr(shard.poses, name)
-        yield shard
-
-
-def counted(
-    shards: Iterator[ShardResult], total: int, progress: Progress | None
-) -> Iterator[ShardResult]:
-    """Tell how many particles are done."""
+def seen_by(poses: Poses, total: int, progress: Progress | None) -> See:
+    """Write the poses of each shard where they belong, and tell how many particles are done."""
     done = 0
-    for shard in shards:
-        done += len(shard.indices)
+
+    def see(indices: NDArray[np.int64], fresh: Poses) -> None:
+        nonlocal done
+        for name in Poses.__annotations__:
+            getattr(poses, name)[indices] = getattr(fresh, name)
+        done += len(indices)
         if progress:
             progress(done, total)
-        yield shard
+
+    return see
 
 
 def within(changes: tuple[float, float, float], limits: tuple[float, float, float]) -> bool:

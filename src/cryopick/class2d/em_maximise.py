@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from functools import reduce
 
 import numpy as np
 import torch
@@ -14,7 +12,6 @@ from torch import Tensor
 from cryopick.alignment.rings import RingBasis
 from cryopick.alignment.sampling import RingSampler
 from cryopick.class2d.centring import centre_of_mass_shift, compose_shift
-from cryopick.class2d.em_expect import ShardResult
 from cryopick.class2d.em_state import Poses
 from cryopick.class2d.em_sums import IterationSums
 
@@ -22,18 +19,12 @@ __all__ = [
     "centre_classes",
     "find_scales",
     "find_sigma_offset",
-    "merge_shards",
     "update_noise",
 ]
 
 _LEAST_SIGMA_OFFSET = 2.0  # A
 _SCALE_RANGE = 5.0  # a group's contrast stays within this factor of the median
 _FEWEST = 10.0  # particles' worth of prior that a group's scale is 1
-
-
-def merge_shards(shards: Iterable[ShardResult]) -> IterationSums:
-    """Add shards in the order they come in; on the CPU."""
-    return reduce(IterationSums.merge, (shard.totals.cpu() for shard in shards))
 
 
 def update_noise(noise: Tensor, totals: IterationSums, basis: RingBasis, *, share: float) -> Tensor:

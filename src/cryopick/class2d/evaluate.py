@@ -41,6 +41,7 @@ _COLUMNS = (
     "is_view",
     "resolution",
 )
+_MIRROR = "cryopickIsMirrored"
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -99,8 +100,8 @@ def evaluate_classes(
     ----------
     assignments
         One row for each particle: image_index (from 0, its place in `truth`), class_number
-        (0 or less: not accepted), psi (deg), shift_x and shift_y (A). Images of `truth` that
-        are not named are not accepted either.
+        (0 or less: not accepted), psi (deg), shift_x and shift_y (A), and cryopickIsMirrored
+        where classes have mirrors. Images of `truth` that are not named are not accepted either.
     truth
         What is known of the images.
     n_classes
@@ -141,6 +142,7 @@ def evaluate_classes(
         psi=assignments["psi"].to_numpy(np.float64),
         shift_x=assignments["shift_x"].to_numpy(np.float64) / truth.pixel_size,
         shift_y=assignments["shift_y"].to_numpy(np.float64) / truth.pixel_size,
+        mirror=assignments[_MIRROR].to_numpy() > 0 if _MIRROR in assignments else None,
     )
     accepted = number > 0
     is_true = ~truth.is_junk[index]

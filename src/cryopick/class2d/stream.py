@@ -26,7 +26,7 @@ from torch import Tensor
 from cryopick.class2d.em_course import Progress
 from cryopick.class2d.em_junk import junk_probability
 from cryopick.class2d.em_state import EmState, ImageSource, Poses
-from cryopick.class2d.em_workers import one_core
+from cryopick.class2d.em_workers import ShardWorkers, one_core
 from cryopick.class2d.stream_basis import CovarianceSums, ReducedBasis
 from cryopick.class2d.stream_classes import ClassChange
 from cryopick.class2d.stream_engine import SAMPLE, Part, StreamEngine, grown
@@ -64,6 +64,8 @@ class StreamClassifier:
         Threads on the CPU; results do not depend on their number.
     keep_bytes
         Memory for images made ready once.
+    workers
+        Who aligns the shards, in the place of `threads`.
 
     Raises
     ------
@@ -81,6 +83,7 @@ class StreamClassifier:
         devices: Sequence[str] = ("cpu",),
         threads: int = 1,
         keep_bytes: int = 0,
+        workers: ShardWorkers | None = None,
     ) -> None:
         self.source, self.parameters = source, parameters
         self._engine = StreamEngine(
@@ -90,6 +93,7 @@ class StreamClassifier:
             devices=devices,
             threads=threads,
             keep_bytes=keep_bytes,
+            workers=workers,
         )
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from cryopick.alignment.rings import change_basis
 from cryopick.alignment.search import Workspace
 from cryopick.class2d.em import EmClassifier
 from cryopick.class2d.em_course import data_rings
-from cryopick.class2d.em_expect import Expectation, ShardResult
+from cryopick.class2d.em_expect import Expectation
 from cryopick.class2d.em_junk import NoiseImages, junk_probability
 from cryopick.class2d.em_layout import Layout
 from cryopick.class2d.em_maximise import centre_classes, find_sigma_offset, update_noise
@@ -22,6 +23,7 @@ from cryopick.class2d.em_schedule import Stage
 from cryopick.class2d.em_start import rings_of_averages
 from cryopick.class2d.em_state import EmState, ImageSource, Poses
 from cryopick.class2d.em_sums import IterationSums
+from cryopick.class2d.em_workers import ShardWorkers
 from cryopick.class2d.stream_basis import (
     CovarianceSums,
     ReducedBasis,
@@ -63,7 +65,7 @@ class StreamEngine(EmClassifier):
         What the user chose.
     n_classes
         Classes there are, or are to be.
-    devices, threads, keep_bytes
+    devices, threads, keep_bytes, workers
         As for `EmClassifier`.
     """
 
@@ -76,10 +78,18 @@ class StreamEngine(EmClassifier):
         devices: Sequence[str],
         threads: int,
         keep_bytes: int,
+        workers: ShardWorkers | None = None,
     ) -> None:
         box, pixel = source.box_size, source.pixel_size
         own = parameters.of_engine(n_classes=n_classes, box_size=box, pixel_size=pixel)
-        super().__init__(source, own, devices=devices, threads=threads, keep_bytes=keep_bytes)
+        super().__init__(
+            source,
+            own,
+            devices=devices,
+            threads=threads,
+            keep_bytes=keep_bytes,
+            workers=workers,
+        )
         self.stream = parameters
         sigma = parameters.mask_sigma(box_size=box, pixel_size=pixel)
         self.layout = Layout(source, own, mask_sigma=sigma)
@@ -146,16 +156,18 @@ class StreamEngine(EmClassifier):
     ) -> tuple[Poses, IterationSums]:
         """Align particles to averages; gives the poses of all, and sums of those aligned."""
         poses, totals = em.poses.copy(), None
+
+        def see(indices: NDArray[np.int64], fresh: Poses) -> None:
+            _write(indices, fresh, poses, slice(None))
+            seen(len(indices))
+
         for part in parts:
             if not len(part.indices):
                 continue
             works = self._works(em, part.stage, harmonics)
             shards = self._shards(part.indices, part.stage, len(harmonics))
-            for shard in self._workers.map(works, shards):
-                _write(shard, poses, slice(None))
-                own = shard.totals.cpu().weighted(part.weight)
-                totals = own if totals is None else totals.merge(own)
-                seen(len(shard.indices))
+            own = self._aligners.expect(works, shards, see).weighted(part.weight)
+            totals = own if totals is None else totals.merge(own)
         if totals is None:
             raise ValueError("no particles to align")
         return poses, totals
@@ -169,12 +181,15 @@ class StreamEngine(EmClassifier):
         nothing depends on how the stream was cut.
         """
         n, poses = len(self.source), em.poses.copy()
-        works = self._works(em, stage, harmonics)
-        for shard in self._workers.map(works, self._blocks(first, stage, len(harmonics))):
-            start = int(shard.indices[0])
-            kept = slice(max(first - start, 0), min(n - start, len(shard.indices)))
-            _write(shard, poses, kept)
+
+        def see(indices: NDArray[np.int64], fresh: Poses) -> None:
+            start = int(indices[0])
+            kept = slice(max(first - start, 0), min(n - start, len(indices)))
+            _write(indices, fresh, poses, kept)
             seen(kept.stop - kept.start)
+
+        works = self._works(em, stage, harmonics)
+        self._aligners.expect(works, self._blocks(first, stage, len(harmonics)), see)
         return replace(em, poses=poses)
 
     def _blocks(
@@ -226,15 +241,15 @@ class StreamEngine(EmClassifier):
                 frequencies=em.ring_frequencies,
                 norm=em.poses.norm,
                 seed=self.stream.seed,
+                is_restored=self.stream.ctf == "wiener",
             )
-            noise.is_restored = self.stream.ctf == "wiener"
             works = {
                 d: replace(w, images=noise, ctf="none" if noise.is_restored else w.ctf)
                 for d, w in self._works(em, stage, harmonics).items()
             }
             poses = em.poses.copy()
-            for shard in self._workers.map(works, self._shards(places, stage, len(harmonics))):
-                _write(shard, poses, slice(None))
+            see = partial(_write, poses=poses, kept=slice(None))
+            self._aligners.expect(works, self._shards(places, stage, len(harmonics)), see)
             em = replace(em, poses=poses)
         return torch.from_numpy(em.poses.log_likelihood[places])
 
@@ -337,6 +352,7 @@ def _rings_with_signal(em: EmState, engine: StreamEngine) -> int:
     return min(max(enough, _FIRST_RINGS), engine.layout.most_rings)
 
 
+@dataclass
 class _Noise(NoiseImages):
     """Noise as it is seen after the images have been restored, if they are."""
 
@@ -362,7 +378,6 @@ def grown(em: EmState, n: int, *, n_optics: int, n_groups: int) -> EmState:
     return replace(em, poses=Poses(**columns), noise=noise, group_scale=scale)
 
 
-def _write(shard: ShardResult, poses: Poses, kept: slice) -> None:
-    indices = shard.indices[kept]
+def _write(indices: NDArray[np.int64], fresh: Poses, poses: Poses, kept: slice) -> None:
     for name in Poses.__annotations__:
-        getattr(poses, name)[indices] = getattr(shard.poses, name)[kept]
+        getattr(poses, name)[indices[kept]] = getattr(fresh, name)[kept]

@@ -10,7 +10,13 @@ from typing import Annotated
 import typer
 
 from cryopick import __version__
-from cryopick.cli.class2d_stream import class2d_app
+from cryopick.cli import (  # noqa: F401 (add their commands)
+    class2d_order,
+    class2d_stable,
+    class2d_stream,
+    project_choices,
+)
+from cryopick.cli.class2d import class2d_app
 from cryopick.cli.console import error_line, warn
 from cryopick.cli.convert import convert
 from cryopick.cli.ctf import ctf_app
@@ -20,8 +26,11 @@ from cryopick.cli.pick import pick_app
 from cryopick.cli.project import project_app
 from cryopick.cli.run import run_command
 from cryopick.cli.select import select_app
+from cryopick.cli.serve import serve_command
+from cryopick.cli.session import session_app
 from cryopick.cli.show import show_command
 from cryopick.cli.simulate import simulate_app
+from cryopick.cli.tomo import tomo_app
 from cryopick.errors import CryopickError
 
 __all__ = ["app", "main"]
@@ -65,9 +74,12 @@ app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(pick_app, name="pick")
 app.add_typer(project_app, name="project")
 app.add_typer(select_app, name="select")
+app.add_typer(session_app, name="session")
 app.add_typer(simulate_app, name="simulate")
+app.add_typer(tomo_app, name="tomo")
 app.command("convert")(convert)
 app.command("extract")(extract)
+app.command("serve")(serve_command)
 app.command("show")(show_command)
 app.command("run")(run_command)
 

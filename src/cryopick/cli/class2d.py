@@ -137,7 +137,7 @@ def _lines(result: dict[str, Any]) -> list[str]:
         "and poses, nats; -: fewer than 10 particles, or 1 %."
     )
     left_out = f", {result['n_left_out']} left out" if result["n_left_out"] else ""
-    junk = f", {result['n_junk']} of them junk (class 0)" if result["n_junk"] else ""
+    junk = f" ({result['n_junk']} in the class of junk, 0)" if result["n_junk"] else ""
     lines += [
         f"{result['n_particles']} particles{junk}{left_out}, in {result['n_occupied']} of "
         f"{result['n_classes']} classes after {result['iteration']} iterations, aligned to "

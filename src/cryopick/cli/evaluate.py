@@ -102,6 +102,49 @@ def _lines(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+@evaluate_app.command("tomogram")
+def evaluate_tomogram_command(
+    picks: Annotated[
+        Path,
+        typer.Argument(help="Picks in tomograms: .star, .csv, .tbl, .mod, or a copick project."),
+    ],
+    *,
+    truth: Annotated[
+        Path, typer.Option(help="truth.json of `cryopick simulate tomogram`, or its folder.")
+    ],
+    distance: Annotated[float, typer.Option(help="Largest distance of a match. [A]")] = 100.0,
+    is_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compare picks in tomograms with true positions, one to one.
+
+    A pick is right if it lies within --distance of a particle that no better pick has claimed.
+    """
+    from cryopick.pipeline.evaluate_tomograms import evaluate_tomogram_files
+
+    result = evaluate_tomogram_files(picks, truth, distance=distance).to_dict()
+    print_result(result, _tomogram_lines(result), is_json=is_json)
+
+
+def _tomogram_lines(result: dict[str, Any]) -> list[str]:
+    shares = ("precision", "recall", "f1", "f4", "best_f1", "average_precision")
+    lines = [
+        f"{result['n_picks']} picks, {result['n_truth']} particles, {result['n_matched']} matched",
+        ", ".join(f"{name.replace('_', ' ')} {result[name]:.3f}" for name in shares),
+        f"recall of as many picks at random {result['random_recall']:.3f}",
+    ]
+    if result["n_matched"]:
+        bias = ", ".join(f"{value:+.1f}" for value in result["bias"])
+        lines.append(
+            f"localisation error {result['localisation_error']:.1f} A "
+            f"({result['localisation_error_voxels']:.2f} voxels), mean along x, y, z {bias} A"
+        )
+    recall = [f"{name} {value:.3f}" for name, value in result["recall_of_species"].items()]
+    lines += [f"recall of {', '.join(recall)}"] if recall else []
+    if result["kind_accuracy"] is not None:
+        lines.append(f"kinds right for {result['kind_accuracy']:.3f} of the matched picks")
+    return lines
+
+
 @evaluate_app.command("classes")
 def evaluate_classes_command(
     particles: Annotated[

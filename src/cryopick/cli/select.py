@@ -55,6 +55,27 @@ def select_subset_command(
     print_result(result.to_dict(), lines, is_json=is_json)
 
 
+@select_app.command("rows")
+def select_rows_command(
+    table: Annotated[Path, typer.Argument(help="STAR file of particles.")],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for particles.star.")],
+    rows: Annotated[str, typer.Option(help="Numbers from 0 and ranges, such as 0,3,7-12.")],
+    drop: Annotated[bool, typer.Option("--drop", help="Keep the others.")] = False,
+    xmd: Annotated[bool, typer.Option("--xmd", help="Write Xmipp's particles.xmd, too.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier selection in --out.")
+    ] = False,
+    is_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Keep particles by their rows in the table, as they were chosen by eye."""
+    from cryopick.pipeline.select_rows import select_rows
+
+    result = select_rows(table, out, rows, drop=drop, xmd=xmd, overwrite=overwrite)
+    line = f"Kept {result.n_kept:,} of {result.n_before:,} particles in {out}."
+    print_result(result.to_dict(), [line], is_json=is_json)
+
+
 @select_app.command("classes")
 @expand_parameters
 def select_classes_command(

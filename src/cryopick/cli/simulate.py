@@ -16,6 +16,7 @@ from cryopick.simulation.parameters import (
     ParticleSimulationParameters,
     SpecimenParameters,
 )
+from cryopick.simulation.tomograms_parameters import TomogramSimulationParameters
 
 __all__ = ["simulate_app"]
 
@@ -99,6 +100,44 @@ def simulate_particles_command(
     counts = result.to_dict()
     lines = [
         f"{result.n_images} images, {result.n_junk} of them junk: {counts['particles']}",
+        f"Truth: {counts['truth']}",
+    ]
+    print_result(counts, lines, is_json=is_json)
+
+
+@simulate_app.command("tomogram")
+@expand_parameters
+def simulate_tomogram_command(
+    *,
+    out: Out,
+    specimen: SpecimenParameters,
+    parameters: TomogramSimulationParameters,
+    compute: ComputeParameters,
+    overwrite: Overwrite = False,
+    is_json: AsJson = False,
+) -> None:
+    """Make tomograms with known particles, gold beads and vesicles, and a missing wedge.
+
+    Writes tomograms/*.mrc, a volume of labels for each, and the truth in truth.json and as
+    RELION 5 counts in truth.star. The same command again makes what is missing, and with a larger
+    --number goes on from there.
+    """
+    from cryopick.pipeline.simulate_tomogram import simulate_tomograms
+
+    with progress_bar("Simulating", is_json=is_json) as progress:
+        result = simulate_tomograms(
+            out,
+            specimen=specimen,
+            parameters=parameters,
+            compute=compute,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    counts = result.to_dict()
+    sizes = ", ".join(f"{name} {size:.0f} A" for name, size in result.diameters.items())
+    lines = [
+        f"{result.n_tomograms} tomograms with {result.n_particles} particles ({sizes}): "
+        f"{counts['tomograms']}",
         f"Truth: {counts['truth']}",
     ]
     print_result(counts, lines, is_json=is_json)

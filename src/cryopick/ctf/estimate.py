@@ -10,11 +10,12 @@ from torch import Tensor
 from cryopick.checks import require_above, require_shape
 from cryopick.ctf.estimate_parameters import CtfParameters
 from cryopick.ctf.field_ctf import FieldCtf
+from cryopick.ctf.ice_ring import FINEST, measure_ice_ring
 from cryopick.ctf.polar import Lens, PolarSpectrum, polar_spectrum, ring_range
 from cryopick.ctf.quality import CtfCurves, FitQuality, judge_fit
 from cryopick.ctf.refine import Fit, refine_fit
 from cryopick.ctf.search import Candidate, search_defocus
-from cryopick.ctf.spectrum import MeanSpectrum, average_spectrum
+from cryopick.ctf.spectrum import MeanSpectrum, average_spectrum, crop_spectrum
 from cryopick.errors import DataError, ParameterError
 from cryopick.image.fourier import good_size
 from cryopick.physics import electron_wavelength
@@ -49,6 +50,7 @@ class CtfEstimate(NamedTuple):
     envelope: Tensor  # (R,) log power of the peaks of rings, above the background
     spectrum: MeanSpectrum
     n_zeros: int  # of the CTF, over the rings that follow it
+    ice_ring: float  # power of the ring of ice over that beside it; NaN where pixels are too coarse
 
 
 def estimate_ctf(
@@ -107,11 +109,8 @@ def estimate_ctf(
     lens = Lens(voltage, spherical_aberration, amplitude_contrast)
     require_lens(lens, pixel_size=pixel_size)
     finest = require_rings(lens, parameters, pixel_size=pixel_size)
-    mean = average_spectrum(
-        micrograph,
-        tile_size=_tile_size(micrograph, pixel_size, lens, parameters),
-        pixel_size=pixel_size,
-        max_resolution=finest,
+    mean, ice_ring = _mean_spectrum(
+        micrograph, _tile_size(micrograph, pixel_size, lens, parameters), pixel_size, finest
     )
     polar = polar_spectrum(
         mean,
@@ -140,6 +139,7 @@ def estimate_ctf(
         envelope=fit.envelope,
         spectrum=mean,
         n_zeros=quality.n_zeros,
+        ice_ring=ice_ring,
     )
 
 
@@ -239,6 +239,18 @@ def _tile_size(micrograph: Tensor, pixel_size: float, lens: Lens, parameters: Ct
             remedy="Lower --max-defocus or leave the micrograph out",
         )
     return shorter - shorter % 2
+
+
+def _mean_spectrum(
+    micrograph: Tensor, tile_size: int, pixel_size: float, finest: float
+) -> tuple[MeanSpectrum, float]:
+    """Average the spectrum to the finest ring that is fitted, and measure the ring of ice."""
+    reach = min(finest, FINEST) if 2 * pixel_size <= FINEST else finest
+    mean = average_spectrum(
+        micrograph, tile_size=tile_size, pixel_size=pixel_size, max_resolution=reach
+    )
+    fitted = crop_spectrum(mean, tile_size=tile_size, pixel_size=pixel_size, max_resolution=finest)
+    return fitted, measure_ice_ring(mean)
 
 
 def _best_fit(

@@ -15,8 +15,9 @@ from torch import Tensor
 from cryopick.checks import require_above, require_shape
 from cryopick.errors import DataError
 from cryopick.image.fourier import crop_rfft
+from cryopick.image.robust import middle_and_spread
 
-__all__ = ["MeanSpectrum", "average_spectrum", "hann_autocorrelation"]
+__all__ = ["MeanSpectrum", "average_spectrum", "crop_spectrum", "hann_autocorrelation"]
 
 _OUTLIER = 5.0  # robust standard deviations of the logarithm of a tile's variance
 _LEAST_SPREAD = 0.05  # of that logarithm: tiles that differ by less than this are alike
@@ -96,6 +97,25 @@ def average_spectrum(
     )
 
 
+def crop_spectrum(
+    spectrum: MeanSpectrum, *, tile_size: int, pixel_size: float, max_resolution: float
+) -> MeanSpectrum:
+    """Cut the finest frequencies away; what is left is as if they had never been looked at.
+
+    Parameters
+    ----------
+    spectrum
+        That `average_spectrum` has made with the same tiles.
+    tile_size, pixel_size, max_resolution
+        As for that.
+    """
+    side = _kept_side(tile_size, pixel_size, max_resolution)
+    if side >= spectrum.power.shape[0]:
+        return spectrum
+    power = crop_rfft(spectrum.power, shape=(side, side))
+    return spectrum._replace(power=power, pixel_size=pixel_size * tile_size / side)
+
+
 def hann_autocorrelation(lag: Tensor) -> Tensor:
     """Autocorrelation of a Hann window at a lag in units of its length, 1 at lag 0.
 
@@ -156,8 +176,7 @@ def _normalized(micrograph: Tensor) -> tuple[Tensor, float]:
     numbers are beyond float32, so nothing may be squared before this.
     """
     sample = micrograph.flatten()[:: max(1, micrograph.numel() // _SAMPLE)].double()
-    middle = float(sample.median())
-    spread = 1.4826 * float((sample - middle).abs().median())
+    middle, spread = (float(value) for value in middle_and_spread(sample))
     is_varied = spread > 0  # or most pixels are alike: nothing says what is absurd
     scale = spread if is_varied else float(micrograph.max()) - float(micrograph.min())
     normalized = (micrograph - middle).div_(scale)
@@ -193,8 +212,7 @@ def _alike(micrograph: Tensor, corners: list[tuple[int, int]], size: int) -> lis
     table = torch.stack(spreads).cpu().to(torch.float64)
     is_empty = table[:, 0] <= _EMPTY * float(table[:, 0].max())
     logs = torch.log(table.clamp(min=_EMPTY * float(table.max())))
-    middle = logs[~is_empty].median(0).values
-    spread = 1.4826 * (logs[~is_empty] - middle).abs().median(0).values
+    middle, spread = middle_and_spread(logs[~is_empty], dim=0)
     deviation = (logs - middle).abs() / spread.clamp(min=_LEAST_SPREAD)
     is_alike = (deviation < _OUTLIER).all(1) & ~is_empty
     return [bool(ok) for ok in (is_alike if bool(is_alike.any()) else ~is_empty)]

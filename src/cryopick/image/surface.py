@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from cryopick.checks import require_shape
+from cryopick.image.robust import middle_and_spread
 
 __all__ = ["fit_surface"]
 
@@ -56,8 +57,7 @@ def fit_surface(image: Tensor, is_valid: Tensor) -> Tensor:
         normal = used.T @ used + len(used) * ridge
         weights = torch.linalg.solve(normal, used.T @ values[is_used].double()).to(image.dtype)
         residual = values - terms @ weights
-        middle = residual[is_used].median()
-        spread = 1.4826 * (residual[is_used] - middle).abs().median()
+        middle, spread = middle_and_spread(residual[is_used])
         is_used = is_sound & ((residual - middle).abs() <= _OUTLIER * spread)
     a, b, c, d, e, f = weights
     column, row = y[:, None], x[None]

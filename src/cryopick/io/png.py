@@ -1,4 +1,4 @@
-"""Turn grey or colour pixels into PNG or WebP bytes, for pictures that people look at."""
+"""Turn grey or colour pixels into PNG, WebP or JPEG bytes, for pictures that people look at."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cryopick.errors import ShapeError
 from cryopick.io.atomic import writing
 
-__all__ = ["encode_png", "encode_webp", "read_png_comment", "write_png"]
+__all__ = ["encode_jpeg", "encode_png", "encode_webp", "read_png_comment", "write_png"]
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
@@ -56,6 +56,29 @@ def encode_webp(pixels: NDArray[np.uint8], *, quality: int = 80) -> bytes:
         If `pixels` is neither grey nor colour, or no uint8.
     """
     return _encode(pixels, "WEBP", quality=quality, method=4)
+
+
+def encode_jpeg(pixels: NDArray[np.uint8], *, quality: int = 90) -> bytes:
+    """Compress with loss and at once: for pictures that are made while somebody waits.
+
+    Parameters
+    ----------
+    pixels
+        (y, x) grey or (y, x, 3) colour, uint8.
+    quality
+        1 to 95.
+
+    Returns
+    -------
+    bytes
+        A JPEG file.
+
+    Raises
+    ------
+    ShapeError
+        If `pixels` is neither grey nor colour, or no uint8.
+    """
+    return _encode(pixels, "JPEG", quality=quality)
 
 
 def read_png_comment(path: Path) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cryopick.image.peaks import local_maxima, refine_peaks, suppress_close
+from cryopick.image.robust import middle_and_spread
 from cryopick.picking.background import (
     exclude_discs,
     standardise,
@@ -146,7 +147,7 @@ def _outliers(responses: Tensor, is_valid: Tensor, *, block: int) -> Tensor:
     size = (height // rows, width // columns)
     tiles = responses[:, : rows * size[0], : columns * size[1]]
     tiles = tiles.reshape(-1, rows, size[0], columns, size[1]).transpose(2, 3).flatten(3)
-    spread = 1.4826 * (tiles - tiles.median(3, keepdim=True).values).abs().median(3).values
+    _, spread = middle_and_spread(tiles, dim=3)
     spread = functional.max_pool2d(spread[:, None], 3, 1, 1)  # no tile is judged by a quieter one
     spread = functional.interpolate(spread, (height, width), mode="nearest")[:, 0]
     middle = torch.stack([r[is_valid].median() for r in responses])[:, None, None]

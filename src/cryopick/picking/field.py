@@ -12,6 +12,7 @@ from torch.nn import functional
 from cryopick.checks import require_shape
 from cryopick.errors import DataError
 from cryopick.image.fourier import fourier_resize, good_size
+from cryopick.image.robust import middle_and_spread
 from cryopick.picking.field_masks import damaged_borders
 
 __all__ = ["WorkingField", "prepare_field", "require_usable", "robust_moments"]
@@ -151,8 +152,7 @@ def robust_moments(micrograph: Tensor) -> tuple[Tensor, Tensor]:
     """
     step = max(1, micrograph.numel() // _SAMPLES) | 1  # odd, so that it walks over all columns
     sample = micrograph.reshape(-1)[::step].to(torch.float32)
-    center = sample.median()
-    return center, 1.4826 * (sample - center).abs().median()
+    return middle_and_spread(sample)
 
 
 def _shrunk(size: int, factor: float) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cryopick.image.fourier import frequency_grid
+from cryopick.image.robust import middle_and_spread
 from cryopick.image.surface import fit_surface
 
 __all__ = ["contamination", "damaged_borders"]
@@ -172,6 +173,5 @@ def _deviation(smooth: Tensor, is_valid: Tensor) -> Tensor:
     inside = residual[is_valid]
     if not len(inside):
         return torch.zeros_like(residual)
-    middle = inside.median()
-    spread = 1.4826 * (inside - middle).abs().median().clamp_min(1e-20)
-    return (residual - middle) / spread
+    middle, spread = middle_and_spread(inside)
+    return (residual - middle) / spread.clamp_min(1e-20)

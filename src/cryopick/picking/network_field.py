@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cryopick.errors import DataError
+from cryopick.image.robust import middle_and_spread
 from cryopick.picking.network import PARTICLE
 from cryopick.picking.search_field import SearchField, prepare_search
 
@@ -79,8 +80,7 @@ def prepare_network_field(
     image = search.valid_image(search.image_rfft)
     valid = image[search.is_valid]
     if len(valid):
-        middle = valid.median()
-        spread = 1.4826 * (valid - middle).abs().median()
+        middle, spread = middle_and_spread(valid)
         image = ((image - middle) / spread.clamp_min(1e-6)).clamp(-_CLIP, _CLIP)
     return NetworkField(torch.where(search.is_valid, image, 0.0).float(), search)
 

@@ -18,11 +18,18 @@ from scipy.special import expit
 
 from cryopick.picking.evaluate import average_precision, is_near, match_picks
 from cryopick.picking.network import PARTICLE, PickNetwork, apply_in_tiles
-from cryopick.picking.network_learner import Learner, LearnerState
+from cryopick.picking.network_learner import DECAY, Learner, LearnerState
 from cryopick.picking.network_pick import FLOOR, PickModel, field_chances, find_centres
-from cryopick.picking.network_training import POSITIVE, TrainingField, TrainingProgress, fit_network
+from cryopick.picking.network_training import (
+    POSITIVE,
+    RATE,
+    TrainingField,
+    TrainingProgress,
+    fit_network,
+)
 
 __all__ = [
+    "PATIENCE",
     "FitState",
     "Found",
     "Look",
@@ -41,7 +48,7 @@ _APART = 0.7  # diameters between two picks
 _TILE = 1024
 _CHANCE = 2.0  # marked particles that a network finds by chance where an equal one does not
 _MOST = 0.2  # share of the success that is put down to chance
-_PATIENCE = 3  # reports without a better validation
+PATIENCE = 3  # reports without a better validation
 _MOST_HIDDEN = 4.0  # unmarked particles for each marked one, at most
 _SAMPLED = 6  # fields that particles are counted on
 _WEIGHT = math.log(POSITIVE)  # what training adds to the log-odds of a particle
@@ -104,9 +111,12 @@ def fit_model(
     steps: int,
     n_expected: float | None = None,
     rejected_weight: float = 0.5,
+    rate: float = RATE,
+    decay: float = DECAY,
     seed: int = 0,
     every: int = 100,
-    patience: int = _PATIENCE,
+    patience: int = PATIENCE,
+    enough: float | None = None,
     threads: int = 1,
     is_trained: bool = False,
     start: FitState | None = None,
@@ -125,10 +135,12 @@ def fit_model(
         At most.
     n_expected
         Particles in a field on average, marked or not; estimated if not given.
-    rejected_weight, seed, every, threads
+    rejected_weight, rate, decay, seed, every, threads
         As `fit_network` takes them.
     patience
         Reports without a better validation after which training ends.
+    enough
+        Average precision on the fields held out with which training ends.
     is_trained
         Whether the network is a model already: it stays if training makes nothing better of it.
     start
@@ -140,7 +152,7 @@ def fit_model(
     """
     n_marked = sum(len(f.particles) for f in fields) / len(fields)
     share = _HiddenShare(n_marked, n_expected)
-    course = _Course(held_out, fields, share, patience, threads, report, keep)
+    course = _Course(held_out, fields, share, patience, enough, threads, report, keep)
     if start is not None:
         course.take_up(start, network)
     elif is_trained:
@@ -152,6 +164,8 @@ def fit_model(
             steps=steps,
             hidden_share=share.value,
             rejected_weight=rejected_weight,
+            rate=rate,
+            decay=decay,
             seed=seed,
             every=every,
             threads=threads,
@@ -235,6 +249,7 @@ class _Course:
         fields: Sequence[TrainingField],
         share: _HiddenShare,
         patience: int,
+        enough: float | None,
         threads: int,
         report: Callable[[TrainingProgress, float], None] | None,
         keep: Callable[[FitState], None] | None,
@@ -244,6 +259,7 @@ class _Course:
         self.history: list[Look] = []
         self._held_out, self._fields, self._share = held_out, fields, share
         self._report, self._keep, self._patience, self._threads = report, keep, patience, threads
+        self._enough = math.inf if enough is None else enough
 
     @property
     def taken(self) -> Look:
@@ -253,7 +269,10 @@ class _Course:
 
     @property
     def is_over(self) -> bool:
-        """Whether looks have been worse than the best for too long since training began."""
+        """Whether looks are good enough, or have been worse than the best for too long."""
+        looks = [look for look in (self.first, *self.history) if look is not None]
+        if looks and looks[-1].precision >= self._enough:
+            return True
         return bool(self.history) and self._since_good(self.history) >= self._patience
 
     def _since_good(self, looks: Sequence[Look]) -> int:

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from cryopick.picking.network import PickNetwork
 
-__all__ = ["Learner", "LearnerState", "one_core"]
+__all__ = ["DECAY", "Learner", "LearnerState", "one_core"]
 
 _PART = 2  # windows whose gradient is made at once on the CPU
-_DECAY = 1e-4
+DECAY = 1e-4  # of the weights, per step and rate of learning
 _CLIP = 1.0  # norm of the gradient
 
 
@@ -58,16 +58,23 @@ class Learner:
         Source of randomness, kept with the state.
     threads
         To make gradients with, on the CPU.
+    decay
+        Of the weights: each step takes rate times decay of them (Loshchilov and Hutter, 2019).
     """
 
     def __init__(
-        self, network: PickNetwork, generator: np.random.Generator, *, threads: int
+        self,
+        network: PickNetwork,
+        generator: np.random.Generator,
+        *,
+        threads: int,
+        decay: float = DECAY,
     ) -> None:
         self.network = copy.deepcopy(network).train()
         self.generator = generator
         self.step = 0
         self._parameters = dict(self.network.named_parameters())
-        self._optimiser = torch.optim.AdamW(self._parameters.values(), weight_decay=_DECAY)
+        self._optimiser = torch.optim.AdamW(self._parameters.values(), weight_decay=decay)
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
     def __enter__(self) -> Learner:

@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from cryopick.image.robust import middle_and_spread
 from cryopick.picking.network import PARTICLE, STRIDE, PickNetwork
-from cryopick.picking.network_learner import Learner, LearnerState, one_core
+from cryopick.picking.network_learner import DECAY, Learner, LearnerState, one_core
 
 __all__ = [
     "POSITIVE",
+    "RATE",
     "TrainingField",
     "TrainingProgress",
     "TrainingWindow",
@@ -33,7 +35,7 @@ __all__ = [
 
 WINDOW = 160  # px, side of what is learned from at once
 _BATCH = 8
-_RATE, _WARM = 2e-3, 0.05
+RATE, _WARM = 2e-3, 0.05
 _MARKED = 0.13  # diameters: the centre lies at most so far from a grid point that says yes
 _SPARED = 0.35  # diameters: grid points nearer than this, but not at the centre, say nothing
 _IGNORED = 0.6  # diameters about what may or may not be a particle
@@ -57,6 +59,8 @@ class TrainingField:
     particles: Points  # (n, 2) y and x, px: marked particles
     rejected: Points  # (m, 2): what was picked and is probably none
     ignored: Points  # (k, 2): what may or may not be one
+    particle_weights: Points | None = None  # (n,) how much each counts; 1 if None
+    rejected_weights: Points | None = None  # (m,) as above
 
 
 class TrainingWindow(NamedTuple):
@@ -65,8 +69,9 @@ class TrainingWindow(NamedTuple):
     image: Tensor  # (b, WINDOW, WINDOW) px
     positive: Tensor  # (b, g, g) 0 or 1: at a marked particle
     unlabelled: Tensor  # (b, g, g) 0..1: weight of what is not known
-    rejected: Tensor  # (b, g, g) 0..1: weight of what is probably none
+    rejected: Tensor  # (b, g, g): weight of what is probably none
     way: Tensor  # (b, 2, g, g) px to the nearest marked centre
+    weight: Tensor  # (b, g, g) how much a marked particle counts; 0 elsewhere
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +90,8 @@ def fit_network(
     steps: int,
     hidden_share: Callable[[], float],
     rejected_weight: float = 0.5,
-    rate: float = _RATE,
+    rate: float = RATE,
+    decay: float = DECAY,
     seed: int = 0,
     every: int = 100,
     threads: int = 1,
@@ -108,6 +114,8 @@ def fit_network(
         How much a rejected particle counts as none.
     rate
         Largest rate of learning (AdamW, along a cosine).
+    decay
+        Of the weights, per step and rate.
     seed
         Of all random choices.
     every
@@ -121,7 +129,7 @@ def fit_network(
     """
     chances = _chances(fields)
     generator = np.random.default_rng([seed, 7])
-    with one_core(), Learner(network, generator, threads=threads) as learner:
+    with one_core(), Learner(network, generator, threads=threads, decay=decay) as learner:
         if start is not None:
             learner.take_up(start)
         total = 0.0
@@ -178,7 +186,7 @@ def risk(
     logit, positive = answer[:, 0], window.positive
     yes, no = functional.softplus(-logit), functional.softplus(logit)
     area = window.unlabelled.sum() + positive.sum() + 1e-6
-    marked = (yes * positive).sum() / area
+    marked = (yes * window.weight).sum() / area
     marked_as_empty = (no * positive).sum() / area
     unknown_as_empty = (no * window.unlabelled).sum() / area
     empty = (unknown_as_empty - hidden_share * marked_as_empty).clamp_min(0)
@@ -222,7 +230,8 @@ def draw_window(field: TrainingField, generator: np.random.Generator) -> Trainin
     ]
     image, valid, known = (_turn_image(i, turn, mirror=mirror) for i in (image, valid, known))
     image = _vary(image, generator) * (valid > 0.5)
-    return _label(image, valid > 0.5, known > 0.5, *placed)
+    weights = field.particle_weights, field.rejected_weights
+    return _label(image, valid > 0.5, known > 0.5, placed, weights)
 
 
 def _draw_corner(field: TrainingField, side: float, generator: np.random.Generator) -> Points:
@@ -279,7 +288,7 @@ def _vary(image: Tensor, generator: np.random.Generator) -> Tensor:
     noise = torch.from_numpy(generator.standard_normal((WINDOW, WINDOW), dtype=np.float32))
     gain_of_all = float(np.exp(generator.uniform(-0.2, 0.2)))
     if is_smooth:
-        spread = 1.4826 * (changed - changed.median()).abs().median()
+        _, spread = middle_and_spread(changed)
         smooth: Tensor = (gain_of_all * changed / spread.clamp_min(0.05)).clamp(-_CLIP, _CLIP)
         return smooth
     varied: Tensor = gain_of_all * changed + noise * float(generator.uniform(0, 0.4))
@@ -290,33 +299,45 @@ def _label(
     image: Tensor,
     valid: Tensor,
     known: Tensor,
-    particles: Points,
-    rejected: Points,
-    ignored: Points,
+    placed: Sequence[Points],
+    weights: tuple[Points | None, Points | None],
 ) -> TrainingWindow:
     """Say what is known at each point of the network's grid."""
     size = WINDOW // STRIDE
-    distance, way = _nearest(particles, size)
+    particles, rejected, ignored = placed
+    distance, way, weight = _nearest(particles, size, weights[0])
     positive = (distance <= _MARKED * PARTICLE) * valid[::STRIDE, ::STRIDE].float()
     unlabelled = known[::STRIDE, ::STRIDE].float() * (distance > _SPARED * PARTICLE)
-    is_rejected = _nearest(rejected, size)[0] <= _SPARED * PARTICLE
+    distance, _, wrong = _nearest(rejected, size, weights[1])
+    is_rejected = distance <= _SPARED * PARTICLE
     unlabelled = unlabelled * (_nearest(ignored, size)[0] > _IGNORED * PARTICLE)
     return TrainingWindow(
-        image, positive, unlabelled, is_rejected.float() * unlabelled, way * positive
+        image,
+        positive,
+        unlabelled,
+        is_rejected.float() * unlabelled * wrong,
+        way * positive,
+        positive * weight,
     )
 
 
-def _nearest(points: Points, size: int) -> tuple[Tensor, Tensor]:
-    """Distance (g, g) and way (2, g, g) from each grid point to the nearest of some points, px."""
+def _nearest(
+    points: Points, size: int, weights: Points | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Distance (g, g), way (2, g, g) and weight (g, g) of the point nearest to each grid point."""
     reach = _IGNORED * PARTICLE
     inside = ((points > -reach) & (points < WINDOW + reach)).all(1)
     near = torch.from_numpy(points[inside]).float()
     if not len(near):
-        return torch.full((size, size), math.inf), torch.zeros(2, size, size)
+        nothing = torch.zeros(size, size)
+        return torch.full((size, size), math.inf), torch.zeros(2, size, size), nothing
     steps = torch.arange(size, dtype=torch.float32) * STRIDE
     down = near[:, 0, None] - steps
     across = near[:, 1, None] - steps
     square = down.square()[:, :, None] + across.square()[:, None, :]
     least, which = square.min(0)
     way = torch.stack([down.gather(0, which.T).T, across.gather(0, which)])
-    return least.sqrt(), way
+    of_each = torch.ones(len(near))
+    if weights is not None:
+        of_each = torch.from_numpy(weights[inside]).float()
+    return least.sqrt(), way, of_each[which]

@@ -29,12 +29,17 @@ from cryopick.pipeline.class2d_run import (
     Report,
     Tell,
 )
-from cryopick.pipeline.class2d_source import ParticleSource, open_source
+from cryopick.pipeline.class2d_source import ParticleSource, images_of_no_use, open_source
 from cryopick.pipeline.job import Job, forgotten_if_not_begun, identity_of
 from cryopick.tables.model import Particles
 from cryopick.tables.paths import resolve_path
 
-__all__ = ["ClassificationProgress", "ClassificationResult", "classify_particles"]
+__all__ = [
+    "ClassificationProgress",
+    "ClassificationResult",
+    "classify_particles",
+    "identity_of_particles",
+]
 
 _NAME = "class2d em"
 _FEWEST_OF_GROUP = 10  # particles, to tell the contrast of a micrograph
@@ -124,7 +129,7 @@ def classify_particles(
     job = Job(
         out,
         name=_NAME,
-        parameters=parameters.to_dict() | _identity(particles, references),
+        parameters=parameters.to_dict() | identity_of_particles(particles, references),
         inputs=inputs,
         results=[RESULT, CHECKPOINT, GALLERY],
         overwrite=overwrite,
@@ -191,7 +196,7 @@ def _require_folder(out: Path, *, continues: bool) -> None:
         )
 
 
-def _identity(particles: Particles, references: Path | None) -> dict[str, str]:
+def identity_of_particles(particles: Particles, references: Path | None = None) -> dict[str, str]:
     """Tell what a result depends on beside the parameters: rows, their stacks, averages."""
     digest = hashlib.blake2b(digest_size=6)
     for table in (particles.rows, particles.optics):
@@ -237,16 +242,7 @@ def _reopened(saved: Saved | None, iterations: int) -> EmState | None:
 
 
 def _warnings(source: ParticleSource, parameters: ClassificationParameters) -> list[str]:
-    found = []
-    bad = source.images.bad
-    if bad:
-        more = f" {len(bad) - 1} more images are of no use either." if len(bad) > 1 else ""
-        found.append(f"{bad[min(bad)]}{more} They are left out, with class 0.")
-    if source.n_hot:
-        found.append(
-            f"{source.n_hot} images are more than 20 times as bright as the others. They "
-            "are left out, with class 0."
-        )
+    found = images_of_no_use(source)
     per_class = len(source) / parameters.n_classes
     if 1 <= per_class < _FEWEST_OF_CLASS:
         found.append(f"{per_class:.0f} particles per class are few; fewer --classes show more.")

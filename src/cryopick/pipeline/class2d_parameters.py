@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from cryopick.errors import ParameterError
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.parameters import Parameters, option
 
-__all__ = ["ClassificationRunParameters", "MachineParameters"]
+__all__ = ["ClassificationRunParameters", "ClusterMachineParameters", "MachineParameters"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,53 @@ class MachineParameters(Parameters):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassificationRunParameters(MachineParameters):
+class ClusterMachineParameters(MachineParameters):
+    """Machine, or cluster."""
+
+    execution: str = option(
+        "local",
+        help="Where to align: serial, local, dask:ADDRESS of a scheduler, or slurm[:CONFIG], a "
+        "TOML file that says what jobs to ask for.",
+    )
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether images are aligned by a cluster."""
+        return ComputeParameters(execution=self.execution).is_remote
+
+    @property
+    def n_threads(self) -> int:
+        """Threads to use here."""
+        return 1 if self.execution == "serial" else super().n_threads
+
+    def check_together(self) -> None:
+        """Check the device and where to align.
+
+        Raises
+        ------
+        ParameterError
+            If one is unknown, or they contradict each other.
+        """
+        super().check_together()
+        ComputeParameters(execution=self.execution)
+        if self.execution == "serial" and self.threads > 1:
+            raise ParameterError(
+                "threads",
+                must="be left out with --execution serial",
+                got=self.threads,
+                remedy="Leave out --threads",
+            )
+        if self.is_remote and self.device != "cpu":
+            raise ParameterError(
+                "device",
+                must="be cpu where images are aligned by a cluster",
+                got=self.device,
+                remedy="Leave out --device or --execution",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationRunParameters(ClusterMachineParameters):
     """Machine and files."""
 
     write_every: int = option(

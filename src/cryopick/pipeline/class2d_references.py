@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryopick.errors import DataError, FormatError, ParameterError
-from cryopick.io.eman_hdf import read_eman_stack
+from cryopick.io.eman_hdf import is_eman_database, read_eman_stack
+from cryopick.io.eman_image_stacks import EMAN_SUFFIXES
 from cryopick.io.mrc import read_mrc, read_mrc_header, read_mrc_images
 from cryopick.io.star import read_star
 from cryopick.pipeline.scored_classes import SCORES
@@ -21,6 +22,7 @@ from cryopick.tables.relion_class2d import read_classification
 
 __all__ = [
     "AVERAGE_TABLE",
+    "EMAN_SUFFIXES",
     "UNSAID",
     "averages_of_run",
     "find_stacks",
@@ -36,7 +38,6 @@ __all__ = [
 _TOLERANCE = 0.01  # of the pixel size
 _OF_RUN = ("_optimiser", "_model", "_data", "_sampling")
 _LABEL = "rlnReferenceImage"
-_EMAN = (".hdf", ".h5")
 AVERAGE_TABLE = "class_averages.star"  # of the classes that a selection has kept
 UNSAID = (0.0, 1.0)  # pixel sizes in headers that nobody has filled in
 
@@ -114,7 +115,7 @@ def read_averages(path: Path) -> tuple[NDArray[np.float32], float]:
         If a STAR file is not of a 2D classification.
     """
     path = kept_averages(path) or path
-    if path.suffix in _EMAN:
+    if path.suffix in EMAN_SUFFIXES or is_eman_database(path):
         return read_eman_stack(path)
     if path.suffix == ".xmd":
         return _read_xmd(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ from cryopick.pipeline.class2d_output import (
     write_iteration,
 )
 from cryopick.pipeline.class2d_parameters import ClassificationRunParameters
+from cryopick.pipeline.class2d_place import open_place
 from cryopick.pipeline.class2d_references import read_references
 from cryopick.pipeline.class2d_source import ParticleSource, poses_of_table
 from cryopick.pipeline.class2d_tables import to_classification
@@ -81,6 +83,8 @@ class ClassificationRun:
     ------
     ParameterError
         If the images and classes do not fit in memory, or do not go with the parameters.
+    ProjectError
+        If the images are to be aligned by a cluster that is not there.
     """
 
     def __init__(
@@ -94,16 +98,20 @@ class ClassificationRun:
     ) -> None:
         self._source, self._parameters, self._compute = source, parameters, compute
         self._out, self._progress = out, progress
-        planned = plan_classifier(
-            self._make_classifier, source, compute, n_classes=parameters.n_classes
-        )
-        self._classifier, plan = planned.classifier, planned.plan
+        with contextlib.ExitStack() as stack:
+            self._place = stack.enter_context(open_place(compute, out))
+            planned = plan_classifier(
+                self._make_classifier, source, compute, n_classes=parameters.n_classes
+            )
+            self._classifier, plan = planned.classifier, planned.plan
+            stack.callback(self._classifier.close)
+            self._opened = stack.pop_all()
         self._batch_size, self._averaging_threads = plan.batch_size, planned.n_threads
         tell(str(plan))
 
     def close(self) -> None:
-        """Stop the threads."""
-        self._classifier.close()
+        """Stop the threads, or leave the cluster."""
+        self._opened.close()
 
     def go(
         self,
@@ -145,6 +153,7 @@ class ClassificationRun:
                     self._write(state)
         finally:
             checkpoints.flush()
+        self._classifier.close()  # before the result counts: what workers read goes with it
         job.results += iteration_files(state.iteration)
         values = self._write(state)
         values["warnings"] = list(warnings)
@@ -162,6 +171,7 @@ class ClassificationRun:
             threads=self._compute.n_threads,
             poses=poses_of_table(self._source, aligns=self._parameters.align),
             keep_bytes=keep_bytes,
+            workers=self._place.workers(self._source),
         )
 
     def _references(self, path: Path | None) -> Tensor | None:

@@ -17,7 +17,7 @@ from cryopick.pipeline.particle_optics import ParticleOptics
 from cryopick.tables.model import Particles, require_columns
 from cryopick.tables.relion_names import PARTICLE_ROWS
 
-__all__ = ["ParticleSource", "open_source", "poses_of_table"]
+__all__ = ["ParticleSource", "images_of_no_use", "open_source", "poses_of_table"]
 
 _BATCH = 512  # images looked at together
 _HOT = 20.0  # times the median deviation: such an image would outweigh hundreds
@@ -135,6 +135,21 @@ def open_source(
             remedy="Extract the particles again",
         )
     return ParticleSource(images, useful, corrects_ctf=corrects_ctf, n_hot=len(hot))
+
+
+def images_of_no_use(source: ParticleSource) -> list[str]:
+    """Say which images are left out, and why."""
+    found = []
+    bad = source.images.bad
+    if bad:
+        more = f" {len(bad) - 1} more images are of no use either." if len(bad) > 1 else ""
+        found.append(f"{bad[min(bad)]}{more} They are left out, with class 0.")
+    if source.n_hot:
+        found.append(
+            f"{source.n_hot} images are more than 20 times as bright as the others. They "
+            "are left out, with class 0."
+        )
+    return found
 
 
 def _require_ctf(particles: Particles) -> None:

@@ -128,7 +128,8 @@ def _convert_picks(job: _Job, picks: Picks) -> ConvertResult:
     names = list(dict.fromkeys([*names, *map(str, picks.rows["micrograph"])]))
     rows = _adjusted(picks.rows.reset_index(drop=True), job)
     rows, notes = _for_dialect(rows, _words(job, "picks", rows), job.writer.name)
-    others = {n: v for n, v in picks.attributes.items() if n not in ("micrographs", "box_size")}
+    told = ("micrographs", "box_size", "score")  # in words of the target's own, if it has any
+    others = {n: v for n, v in picks.attributes.items() if n not in told}
     target = PickTarget(
         path=job.target,
         format=job.writer,

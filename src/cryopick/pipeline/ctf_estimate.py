@@ -31,6 +31,7 @@ from cryopick.io.atomic import writing
 from cryopick.io.micrograph import read_micrograph, read_micrograph_size
 from cryopick.io.mrc import write_mrc
 from cryopick.pipeline.failed_micrographs import write_failed
+from cryopick.pipeline.growing import lists_folder
 from cryopick.pipeline.job import Job, ProgressCallback, Record, Task, identity_of
 from cryopick.tables.micrographs import micrograph_path, open_micrographs
 from cryopick.tables.model import Micrographs
@@ -44,7 +45,9 @@ _SIZED = 20  # micrographs whose size is looked up to estimate memory
 _BYTES_PER_PIXEL, _BYTES_OF_TILES = 12, 150 << 20  # as measured
 _SHIPPED_CONTRAST = 0.1
 _OF_LENS = ("voltage", "spherical_aberration", "amplitude_contrast")
-_LIMITS = ((1e-6, math.inf), (0.0, math.inf), (0.0, 1.0))  # of these
+_LIMITS = ((10.0, 5000.0), (0.0, 100.0), (0.0, 1.0))  # of these
+_SAID = (" in kV, from 10 to 5000", " in mm, from 0 to 100", " as a fraction from 0 to 1")
+_ICE_RING = "cryopickIceRing"
 _REPLACED = (  # columns of an earlier estimation
     "ctf_image",
     "defocus_u",
@@ -58,6 +61,7 @@ _REPLACED = (  # columns of an earlier estimation
     "ctf_scale",
     "is_ctf_trusted",
     "rlnCtfIceRingDensity",
+    _ICE_RING,
     "rlnCtfValidationScore",
     "rlnCtfPowerSpectrum",
 )
@@ -75,6 +79,7 @@ class EstimatedMicrograph:
     figure_of_merit: float = 0.0
     max_resolution: float = 0.0  # A
     is_trusted: bool = False
+    ice_ring: float | None = None  # power of the ring of ice over that beside it, where it is seen
     error: str = ""  # why it was refused
 
 
@@ -231,15 +236,15 @@ def with_lens(micrographs: Micrographs) -> Micrographs:
     optics = micrographs.optics
     if "amplitude_contrast" not in optics.columns:
         optics = optics.assign(amplitude_contrast=_SHIPPED_CONTRAST)
-    for name, (lowest, highest) in zip(_OF_LENS, _LIMITS, strict=True):
+    for name, (lowest, highest), said in zip(_OF_LENS, _LIMITS, _SAID, strict=True):
         column = optics[name] if name in optics.columns else pd.Series([math.nan])
-        is_bad = ~column.between(lowest, highest) | (column == math.inf)
+        is_bad = ~column.between(lowest, highest)
         if is_bad.any():
             value = column[is_bad].iloc[0]
-            limits = " as a fraction from 0 to 1" if highest == 1 else ""
             raise TableError(
                 str(micrographs.source or "MICROGRAPHS"),
-                must=f"say the {name.replace('_', ' ')} of the microscope{limits}",
+                must=f"say the {name.replace('_', ' ')} of the microscope"
+                f"{'' if math.isnan(value) else said}",
                 got="none" if math.isnan(value) else f"{value:g}",
                 remedy=f"Give it with --{name.replace('_', '-')}",
             )
@@ -317,6 +322,7 @@ def _estimate_field(field: _Field) -> dict[str, Any]:
         "figure_of_merit": round(estimate.figure_of_merit, 6),
         "max_resolution": round(estimate.max_resolution, 4),
         "is_trusted": estimate.is_trusted,
+        "ice_ring": None if math.isnan(estimate.ice_ring) else round(estimate.ice_ring, 4),
         "files": files,
     }
 
@@ -381,10 +387,13 @@ def _write_lists(
         "ctf_max_resolution": [m.max_resolution for m in done],
         "is_ctf_trusted": [int(m.is_trusted) for m in done],
     }
+    if any(m.ice_ring is not None for m in done):
+        found[_ICE_RING] = pd.Series([m.ice_ring for m in done], dtype=float)
     if has_phase_shift:
         found["phase_shift"] = [m.phase_shift for m in done]
     table = Micrographs(
         rows=rows.assign(**found), optics=micrographs.optics, source=micrographs.source
     )
-    write_micrographs(result.table, table)
-    write_failed(result.folder / "failed.star", {m.micrograph: m.error for m in result.failed})
+    lists = lists_folder(result.folder)
+    write_micrographs(lists / result.table.name, table)
+    write_failed(lists / "failed.star", {m.micrograph: m.error for m in result.failed})

@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +27,8 @@ from typing import IO, Any, Self
 from cryopick.errors import OtherJobError, OutputError, ProjectError
 from cryopick.execution.local import Executor
 from cryopick.io.atomic import make_folder, output_errors, remove_leftovers, write_json
+from cryopick.io.line_list import whole_lines
+from cryopick.pipeline.growing import keeps_missing, kept_ledgers, rests_refused
 from cryopick.pipeline.versions import known_versions
 
 __all__ = [
@@ -41,6 +44,7 @@ __all__ = [
 ProgressCallback = Callable[[int, int], None]  # items done, items in all
 
 _SCHEMA = 1
+_MISSING = "missing"  # instead of size and time of a file
 _STAMP = r"(?:\d+:\d+|missing)"  # of one file, by `identity_of`
 _STAMPS = re.compile(rf" \({_STAMP}(?: {_STAMP})*\)")
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -63,6 +67,7 @@ class Record:
     identity: str
     summary: dict[str, Any] = field(default_factory=dict)
     error: str = ""
+    attempts: list[dict[str, str]] = field(default_factory=list)  # whose worker died: host, reason
 
     @property
     def is_done(self) -> bool:
@@ -78,7 +83,7 @@ def identity_of(*paths: Path) -> str:
             status = Path(path).stat()
             parts.append(f"{status.st_size}:{status.st_mtime_ns}")
         except OSError:
-            parts.append("missing")
+            parts.append(_MISSING)
     return " ".join(parts)
 
 
@@ -202,8 +207,7 @@ class Job:
                 if not self._overwrite:
                     self._require_empty(before)
                 self._clear(before or {})
-            remove_leftovers(self.folder)
-            self._records = self._read_ledger()
+            self._records = self._known_records()
             self._write_description(state="running")
         except BaseException:
             self._lock_handle.close()
@@ -214,6 +218,9 @@ class Job:
         try:
             if kind is None:
                 self._write_description(state="finished")
+                kept = kept_ledgers()
+                if kept is not None:
+                    kept.keep(self.folder / "ledger.jsonl", self._records)
                 return
             with contextlib.suppress(OutputError):  # the first error is the one to tell
                 self._write_description(state="stopped")
@@ -284,6 +291,7 @@ class Job:
                     identity=task.identity,
                     summary=outcome.value or {},
                     error=str(outcome.error or ""),
+                    attempts=[asdict(a) for a in outcome.attempts],
                 )
                 self._records[task.key] = record
                 with output_errors(path):
@@ -295,7 +303,12 @@ class Job:
 
     def _is_finished(self, task: Task) -> bool:
         record = self._records.get(task.key)
-        return record is not None and record.is_done and record.identity == task.identity
+        if record is None:
+            return False
+        if keeps_missing() and record.is_done and task.identity.startswith(_MISSING):
+            return True
+        rests = rests_refused() and bool(record.identity)
+        return (record.is_done or rests) and record.identity == task.identity
 
     def _lock(self) -> None:
         path = self.folder / ".lock"
@@ -364,21 +377,25 @@ class Job:
     def _clear(self, before: Mapping[str, Any]) -> None:
         names = [n for record in self._read_ledger().values() for n in _files_of(record)]
         for name in (*names, *before.get("results", ()), "ledger.jsonl"):
-            with output_errors(self.folder / name):
-                (self.folder / name).unlink(missing_ok=True)
+            path = self.folder / name
+            with output_errors(path):
+                if path.is_dir() and not path.is_symlink():  # a volume in OME-Zarr
+                    shutil.rmtree(path)
+                path.unlink(missing_ok=True)
+
+    def _known_records(self) -> dict[str, Record]:
+        """Tidy the folder and read what is done, unless that was done for a portion before."""
+        kept = kept_ledgers()
+        records = None if kept is None else kept.recall(self.folder / "ledger.jsonl")
+        if records is None:
+            remove_leftovers(self.folder)
+            records = self._read_ledger()
+        return records
 
     def _read_ledger(self) -> dict[str, Record]:
         """Read what is done; a line that is no record means that its item is done again."""
-        path = self.folder / "ledger.jsonl"
-        if not path.exists():
-            return {}
-        text = path.read_bytes()
-        whole = text[: text.rfind(b"\n") + 1]
-        if whole != text:  # the last line was cut off when the job was killed
-            with output_errors(path), path.open("r+b") as handle:
-                handle.truncate(len(whole))
         records: dict[str, Record] = {}
-        for line in whole.splitlines():
+        for line in whole_lines(self.folder / "ledger.jsonl"):
             with contextlib.suppress(ValueError, TypeError):
                 record = Record(**json.loads(line))
                 records[record.key] = record
@@ -386,6 +403,7 @@ class Job:
 
     def _write_description(self, *, state: str) -> None:
         now = time.time()
+        n_failed = sum(1 for r in self._records.values() if r.error)
         description = {
             "schema": _SCHEMA,
             "name": self.name,
@@ -398,8 +416,8 @@ class Job:
             "host": platform.node(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self._started)),
             "seconds": round(now - self._started, 3),
-            "n_done": sum(r.is_done for r in self._records.values()),
-            "n_failed": sum(not r.is_done for r in self._records.values()),
+            "n_done": len(self._records) - n_failed,
+            "n_failed": n_failed,
         }
         write_json(self.folder / "job.json", description)
 
@@ -415,7 +433,10 @@ def _difference(old: object, new: object) -> str:
 
 
 def _append(ledger: IO[bytes], record: Record) -> None:
-    ledger.write(json.dumps(asdict(record)).encode() + b"\n")
+    values = asdict(record)
+    if not record.attempts:
+        del values["attempts"]
+    ledger.write(json.dumps(values).encode() + b"\n")
     ledger.flush()
     os.fsync(ledger.fileno())
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import FormatError, TableError
+from cryopick.io.eman_image_stacks import EmanImageStacks, is_eman_stack
 from cryopick.io.image_stacks import ImageStacks, is_packed
 from cryopick.io.mrc import MrcHeader
 from cryopick.pipeline.particle_optics import ParticleOptics
@@ -58,8 +59,9 @@ def open_stacks(names: Sequence[str], table: Path | None) -> ImageStacks:
         stack was looked for.
     """
     paths = [resolve_path(name, table) for name in names]
+    opener = EmanImageStacks if any(is_eman_stack(p) for p in paths) else ImageStacks
     try:
-        return ImageStacks.open(paths)
+        return opener.open(paths)
     except FormatError as error:
         missing = Path(error.what)
         if table is None or missing not in paths or missing.exists():

@@ -133,6 +133,10 @@ class ParticleImages:
     def __len__(self) -> int:
         return len(self._stack_of)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Open the same images in another process, without a copy on scratch."""
+        return ParticleImages.open, (self.particles,)
+
     @property
     def bad(self) -> dict[int, str]:
         """Rows whose images are of no use, among those read so far, with one sentence each."""

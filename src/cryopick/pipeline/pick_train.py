@@ -109,7 +109,7 @@ def train_picker(
     """
     folder, compute = Path(folder), compute or ComputeParameters()
     tell = progress or (lambda step, share, note: None)
-    require_devices(compute)
+    require_devices(ComputeParameters(device=compute.device))  # it is trained here
     network, origin = _first_network(model, parameters)
     sources = _read(labels, micrographs, rejected, unsure, pixel_size, parameters)
     job = Job(

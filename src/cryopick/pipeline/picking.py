@@ -33,6 +33,7 @@ from cryopick.io.mrc import write_mrc
 from cryopick.io.star import write_star
 from cryopick.picking.field_picks import FieldPicks
 from cryopick.pipeline.failed_micrographs import write_failed
+from cryopick.pipeline.growing import lists_folder
 from cryopick.pipeline.job import Job, ProgressCallback, Record, Task, identity_of
 from cryopick.pipeline.pickers import Picker
 from cryopick.pipeline.picking_ctf import CtfOfField, FoundCtf, ctfs_of_fields, find_ctf
@@ -415,7 +416,7 @@ def _picked(name: str, record: Record) -> PickedMicrograph:
 
 def _write_lists(result: PickingResult, micrographs: Micrographs, score: PickScore) -> None:
     """Write what joins the micrographs, and take away what a failed one left from before."""
-    folder = result.folder
+    folder, lists = result.folder, lists_folder(result.folder)
     for micrograph in result.failed:
         key = micrograph_key(micrograph.micrograph)
         for name in (f"{key}_autopick.star", f"peaks/{key}_peaks.star"):
@@ -426,10 +427,10 @@ def _write_lists(result: PickingResult, micrographs: Micrographs, score: PickSco
         (m.micrograph, str(folder / f"{micrograph_key(m.micrograph)}_autopick.star"))
         for m in result.picked
     ]
-    write_coordinate_files(folder / "autopick.star", files)
-    write_coords_suffix(folder / "coords_suffix_autopick.star", _table(folder, micrographs))
-    _write_summary(folder / "summary.star", result.picked, score)
-    write_failed(folder / "failed.star", {m.micrograph: m.error for m in result.failed})
+    write_coordinate_files(lists / "autopick.star", files)
+    write_coords_suffix(lists / "coords_suffix_autopick.star", _table(lists, micrographs))
+    _write_summary(lists / "summary.star", result.picked, score)
+    write_failed(lists / "failed.star", {m.micrograph: m.error for m in result.failed})
 
 
 def _table(folder: Path, micrographs: Micrographs) -> str:

@@ -18,6 +18,7 @@ from typing import Any, Self
 from cryopick.errors import OutputError, ProjectError
 from cryopick.io.atomic import write_json
 from cryopick.io.disk_space import require_space
+from cryopick.io.json_files import read_object
 from cryopick.pipeline.project_aliases import read_aliases, require_alias_name, write_aliases
 from cryopick.pipeline.project_decisions import Decision, add_decision, read_decisions
 from cryopick.pipeline.project_index import Index
@@ -391,11 +392,7 @@ class Project:
 
     def run_parameters(self) -> dict[str, Any] | None:
         """Parameters of the last run; None where there was none, or they cannot be read."""
-        try:
-            found = json.loads((self.folder / RUN).read_bytes())
-        except (OSError, ValueError):
-            return None
-        return found if isinstance(found, dict) else None
+        return read_object(self.folder / RUN)
 
     def write_run_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Keep the parameters of a run.

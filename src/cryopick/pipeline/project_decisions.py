@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import getpass
 import json
 import os
@@ -14,7 +15,7 @@ from typing import Any
 from cryopick.io.atomic import output_errors, sync_folder
 from cryopick.pipeline.project_layout import DECISIONS, now
 
-__all__ = ["Decision", "add_decision", "read_decisions"]
+__all__ = ["Decision", "add_decision", "read_decisions", "user_name"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,7 @@ def read_decisions(project: Path) -> list[Decision]:
     """Read all choices, oldest first; a line that was cut off by a kill is left out."""
     try:
         lines = Path(project, DECISIONS).read_bytes().splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     found = []
     for line in lines:
@@ -48,11 +49,13 @@ def add_decision(project: Path, what: str, values: Mapping[str, Any]) -> Decisio
     OutputError
         If it cannot be written.
     """
-    decision = Decision(when=now(), who=_user(), what=what, values=dict(values))
+    decision = Decision(when=now(), who=user_name(), what=what, values=dict(values))
     path = Path(project, DECISIONS)
     with output_errors(path):
         is_new = not path.exists()
         with path.open("ab") as handle:
+            with contextlib.suppress(OSError):  # some network disks have no locks
+                fcntl.flock(handle, fcntl.LOCK_EX)  # people choose while a run goes on
             handle.write((b"" if _ends_whole(path) else b"\n") + _line(decision))
             handle.flush()
             os.fsync(handle.fileno())
@@ -73,7 +76,8 @@ def _ends_whole(path: Path) -> bool:
         return handle.read(1) == b"\n"
 
 
-def _user() -> str:
+def user_name() -> str:
+    """Name who runs this process."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a user without a name, as in some containers

@@ -9,6 +9,7 @@ decisions.jsonl     choices of people, only ever added to
 project.lock.json   who manages the project; absent if nobody does
 index.sqlite        index of all this; may be deleted at any time
 report.html         the report
+session/            of `cryopick session`
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ __all__ = [
     "REPORT",
     "RESERVED",
     "RUN",
+    "SESSION",
     "STEP",
     "job_folder_name",
     "list_job_folders",
@@ -43,8 +45,14 @@ DESCRIPTION, ALIASES, RUN = "project.json", "aliases.json", "run.json"
 DECISIONS, LOCK, GUARD = "decisions.jsonl", "project.lock.json", ".project.lock"
 INDEX, REPORT, JOBS = "index.sqlite", "report.html", "jobs"
 STEP, LEDGER = "step.json", "ledger.jsonl"  # in the folder of a job
+SESSION = "session"  # folder of `cryopick session`
+OF_PEOPLE = ("edits", "picks_by_hand", "selections", "tasks", "exports")  # folders
 RESERVED = frozenset(
-    (DESCRIPTION, ALIASES, RUN, DECISIONS, LOCK, GUARD, INDEX, f"{INDEX}-journal", REPORT, JOBS)
+    (
+        *(DESCRIPTION, ALIASES, RUN, DECISIONS, LOCK, GUARD),
+        *(INDEX, f"{INDEX}-journal", REPORT, JOBS, SESSION),
+        *OF_PEOPLE,
+    )
 )
 
 _STEP_NAME = re.compile(r"[a-z][a-z0-9_]*")

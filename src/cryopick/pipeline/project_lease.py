@@ -30,6 +30,7 @@ from cryopick.pipeline.project_layout import GUARD, LOCK, now
 __all__ = ["Lease", "LeaseTimes"]
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_CLAIM = ".project.takeover."  # and the run of the holder that is followed
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 
 
@@ -114,6 +115,7 @@ class Lease:
         except BaseException:
             self._drop_guard()
             raise
+        self._sweep()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
         return self
@@ -215,7 +217,7 @@ class Lease:
 
     def _take_over(self, found: Holder) -> bool:
         """Follow a holder that is gone; of several that try, one does."""
-        claim = self._folder / f".project.takeover.{found.uuid or 'unknown'}"
+        claim = self._folder / f"{_CLAIM}{found.uuid or 'unknown'}"
         if not self._create(claim):
             other = read_holder(claim)
             if other is not None:
@@ -233,6 +235,13 @@ class Lease:
         finally:
             claim.unlink(missing_ok=True)
         return True
+
+    def _sweep(self) -> None:
+        """Remove claims of processes that were killed while they followed an earlier holder."""
+        for claim in self._folder.glob(f"{_CLAIM}*"):
+            claimant = read_holder(claim)
+            if claimant is not None and self._me.sees(claimant) and not claimant.is_alive:
+                claim.unlink(missing_ok=True)
 
     def _create(self, path: Path) -> bool:
         """Write who we are to a file that is not there yet; False if somebody was faster."""

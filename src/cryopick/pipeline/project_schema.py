@@ -16,6 +16,7 @@ from typing import Any
 from cryopick import __version__
 from cryopick.errors import ProjectError
 from cryopick.io.atomic import make_folder, remove_leftovers, sync_folder, write_json
+from cryopick.io.json_files import read_object
 from cryopick.pipeline.project_aliases import read_aliases, write_aliases
 from cryopick.pipeline.project_layout import DESCRIPTION, JOBS, STEP, job_folder_name, now
 from cryopick.pipeline.project_records import JobState, StepRecord, write_step
@@ -190,11 +191,7 @@ def _record_of(folder: Path, number: int, step: str) -> StepRecord:
 
 
 def _read_job(folder: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((folder / "job.json").read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return read_object(folder / "job.json") or {}
 
 
 MIGRATIONS: Mapping[int, Migration] = {0: _number_first_jobs}

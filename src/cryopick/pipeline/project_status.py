@@ -13,7 +13,7 @@ from cryopick.pipeline.project_layout import LOCK
 from cryopick.pipeline.project_outdated import find_outdated
 from cryopick.pipeline.project_records import StepRecord
 
-__all__ = ["JobStatus", "ProjectStatus", "read_status"]
+__all__ = ["JobStatus", "ProjectStatus", "find_holder", "read_status"]
 
 ShownState = Literal["running", "stopped", "done", "failed"]
 
@@ -58,7 +58,7 @@ def read_status(project: Project) -> ProjectStatus:
     project
         Opened for reading or writing.
     """
-    holder, is_held = _holder(project)
+    holder, is_held = find_holder(project)
     jobs, aliases = project.jobs(), project.aliases()
     outdated = find_outdated(jobs, aliases)
     with project.read_index() as index:
@@ -76,8 +76,14 @@ def read_status(project: Project) -> ProjectStatus:
     )
 
 
-def _holder(project: Project) -> tuple[str, bool]:
-    """Say who manages the project, and whether that may still be."""
+def find_holder(project: Project) -> tuple[str, bool]:
+    """Say who manages a project, and whether that may still be.
+
+    Parameters
+    ----------
+    project
+        Opened for reading or writing.
+    """
     found = read_holder(project.folder / LOCK)
     if found is None:
         return "", False

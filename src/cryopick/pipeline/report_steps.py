@@ -26,7 +26,13 @@ from cryopick.report.page import Html, Section
 from cryopick.tables.paths import micrograph_key
 from cryopick.tables.relion import read_micrographs
 
-__all__ = ["ctf_section", "diameter_section", "numbers_section", "training_section"]
+__all__ = [
+    "ctf_section",
+    "diameter_section",
+    "numbers_section",
+    "read_picture",
+    "training_section",
+]
 
 _SHOWN = 6  # fits
 
@@ -96,11 +102,12 @@ def _fit(folder: Path, source: ReportSource, name: str) -> Html | None:
     if not path.exists():
         return None
     return image_block(
-        _pixels(path), caption="", label=f"CTF fit of {Path(name).name}", is_wide=True
+        read_picture(path), caption="", label=f"CTF fit of {Path(name).name}", is_wide=True
     )
 
 
-def _pixels(path: Path) -> NDArray[np.uint8]:
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """Read a picture as (y, x, 3)."""
     with Image.open(path) as picture:
         return np.asarray(picture.convert("RGB"), np.uint8)
 
@@ -134,7 +141,7 @@ def training_section(source: ReportSource) -> Section:
     if chart.exists():
         blocks.append(
             image_block(
-                _pixels(chart),
+                read_picture(chart),
                 caption="Left, loss and success over the steps; right, scores of the peaks held "
                 "out: those at labelled particles, and all others, among which are particles that "
                 "nobody has labelled.",

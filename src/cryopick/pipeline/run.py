@@ -8,30 +8,44 @@ The same command again does what is new or changed, and nothing else.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cryopick.errors import DataError
+from cryopick.execution.kept import keeping_fleets
 from cryopick.execution.local import require_devices
 from cryopick.execution.parameters import ComputeParameters
+from cryopick.pipeline.accepted_fields import name_choices
+from cryopick.pipeline.planner import Step
 from cryopick.pipeline.project import Project
 from cryopick.pipeline.report_stamp import has_stamp, make_stamp
-from cryopick.pipeline.run_context import RunContext, StepTell, real_path
+from cryopick.pipeline.run_context import RunContext, StepTell
 from cryopick.pipeline.run_graph import run_graph
-from cryopick.pipeline.run_jobs import ListedMicrograph
 from cryopick.pipeline.run_parameters import RunParameters
+from cryopick.pipeline.run_table import (
+    MICROGRAPHS,
+    has_ctf,
+    listed_micrographs,
+    write_run_table,
+)
 from cryopick.pipeline.runner import Halted, Runner, StepDone
-from cryopick.tables.micrographs import micrograph_path, open_micrographs
+from cryopick.tables.micrographs import open_micrographs
 from cryopick.tables.model import Micrographs
-from cryopick.tables.paths import rename_for
-from cryopick.tables.relion import read_micrographs, write_micrographs
+from cryopick.tables.relion import read_micrographs
 
-__all__ = ["RunResult", "run_project"]
+__all__ = [
+    "REPORT",
+    "RunResult",
+    "run_listed",
+    "run_project",
+    "step_contexts",
+    "under_lease",
+    "write_report",
+]
 
-MICROGRAPHS, REPORT = "micrographs.star", "report.html"
+REPORT = "report.html"
 _LOOK = 2.0  # s between looks at the lease
 _LENS = ("voltage", "spherical_aberration", "amplitude_contrast")
 
@@ -130,43 +144,103 @@ def run_project(
     require_devices(compute)
     lens = {name: getattr(parameters, name) for name in _LENS}
     micrographs = open_micrographs(inputs, pixel_size=pixel_size, **lens)
-    graph = run_graph(parameters, has_ctf=_has_ctf(micrographs), pixel_size=pixel_size)
+    graph = run_graph(
+        parameters,
+        has_ctf=has_ctf(micrographs),
+        pixel_size=pixel_size,
+        choices=name_choices(folder),
+    )
     if any(step.name == "training" for step in graph):
         _require_enough(micrographs)
     with Project.open(folder, create=True, tell=say) as project:
         for note in project.notes:
             say(note)
-        table = _write_table(folder / MICROGRAPHS, micrographs)
-        project.write_run_parameters({**parameters.to_dict(), "pixel_size": pixel_size})
-        shared = RunContext(
-            table=table,
+        table = write_run_table(folder / MICROGRAPHS, micrographs)
+        return run_listed(
+            project,
+            table,
+            graph,
             parameters=parameters,
             compute=compute,
-            tell=_under_lease(project, progress),
-            say=say,
-        )
-        runner = Runner(
-            project=project,
-            context=_contexts(shared, [step.name for step in graph]),
-            micrographs=_listed(read_micrographs(table)),
             pixel_size=pixel_size,
+            progress=progress,
+            say=say,
             after=after,
         )
+
+
+def run_listed(
+    project: Project,
+    table: Path,
+    graph: tuple[Step, ...],
+    *,
+    parameters: RunParameters,
+    compute: ComputeParameters,
+    pixel_size: float | None,
+    progress: StepTell,
+    say: Callable[[str], None],
+    after: Callable[[StepDone], None],
+) -> RunResult:
+    """Do what a project that is open still lacks of the steps of a run, and write the report.
+
+    Parameters
+    ----------
+    project
+        Open, to be written.
+    table
+        Of all micrographs, in the folder of the project.
+    graph
+        The steps.
+    parameters, compute, pixel_size, progress, say, after
+        As for `run_project`.
+
+    Raises
+    ------
+    OutputError, ProjectError
+        If the project cannot be written any more, or is another's.
+    """
+    project.write_run_parameters({**parameters.to_dict(), "pixel_size": pixel_size})
+    shared = RunContext(
+        table=table,
+        parameters=parameters,
+        compute=compute,
+        tell=under_lease(project, progress),
+        say=say,
+    )
+    runner = Runner(
+        project=project,
+        context=step_contexts(shared, [step.name for step in graph]),
+        micrographs=listed_micrographs(read_micrographs(table)),
+        pixel_size=pixel_size,
+        after=after,
+    )
+    with keeping_fleets():
         runner.run(graph)
-        problems = _report(folder / REPORT, table, parameters, runner)
+    report = project.folder / REPORT
+    problems = write_report(
+        report, table, parameters, steps=tuple(runner.done.values()), halted=runner.halted
+    )
     return RunResult(
-        folder=folder,
+        folder=project.folder,
         steps=tuple(runner.done.values()),
-        report=folder / REPORT,
+        report=report,
         report_problems=problems,
         halted=runner.halted,
     )
 
 
-def _contexts(
+def step_contexts(
     shared: RunContext, names: Sequence[str]
 ) -> Callable[[Mapping[str, Path], str], RunContext]:
-    """Give each step the folders of those before it, and tell which of all steps it is."""
+    """Give each step the folders of those before it, and tell which of all steps it is.
+
+    Parameters
+    ----------
+    shared
+        What is the same for all steps.
+    names
+        Of the steps, in order.
+    """
 
     def context(folders: Mapping[str, Path], name: str) -> RunContext:
         place = f"{names.index(name) + 1} of {len(names)}"
@@ -179,9 +253,28 @@ def _contexts(
     return context
 
 
-def _report(path: Path, table: Path, parameters: RunParameters, runner: Runner) -> list[str]:
-    """Write the report, unless the one that is there tells the same."""
-    steps, halted = tuple(runner.done.values()), runner.halted
+def write_report(
+    path: Path,
+    table: Path,
+    parameters: RunParameters,
+    *,
+    steps: tuple[StepDone, ...],
+    halted: Halted | None,
+) -> list[str]:
+    """Write the report, unless the one that is there tells the same.
+
+    Parameters
+    ----------
+    path
+        Of the report.
+    table, parameters, steps, halted
+        As for `make_stamp`.
+
+    Returns
+    -------
+    list of str
+        A sentence for each part that could not be drawn.
+    """
     stamp = make_stamp(table=table, parameters=parameters, steps=steps, halted=halted)
     if has_stamp(path, stamp):
         return []
@@ -198,8 +291,16 @@ def _report(path: Path, table: Path, parameters: RunParameters, runner: Runner) 
     )
 
 
-def _under_lease(project: Project, progress: StepTell) -> StepTell:
-    """Tell progress, and stop the work once another process manages the project."""
+def under_lease(project: Project, progress: StepTell) -> StepTell:
+    """Tell progress, and stop the work once another process manages the project.
+
+    Parameters
+    ----------
+    project
+        Open, to be written.
+    progress
+        Is told; what comes back raises a ProjectError when the lease is lost.
+    """
     looked = time.monotonic()
 
     def tell(step: str, share: float, note: str) -> None:
@@ -221,65 +322,3 @@ def _require_enough(micrographs: Micrographs) -> None:
             got="1",
             remedy="Give more, or use --no-training",
         )
-
-
-def _has_ctf(micrographs: Micrographs) -> bool:
-    rows = micrographs.rows
-    return "defocus_u" in rows and bool(rows["defocus_u"].notna().all())
-
-
-def _paths(micrographs: Micrographs) -> list[Path]:
-    names = [str(name) for name in micrographs.rows["micrograph"]]
-    return [real_path(micrograph_path(name, micrographs.source)) for name in names]
-
-
-def _places(micrographs: Micrographs) -> list[tuple[Path, int]]:
-    """Tell where each micrograph lies, and how many names before had led there."""
-    seen: Counter[Path] = Counter()
-    places = []
-    for path in _paths(micrographs):
-        places.append((path, seen[path]))
-        seen[path] += 1
-    return places
-
-
-def _listed(micrographs: Micrographs) -> list[ListedMicrograph]:
-    """Tell where each micrograph lies, and what the table says of it and of its optics."""
-    optics = micrographs.optics.set_index("optics_group")
-    rows = micrographs.rows.drop(columns="micrograph")
-    return [
-        ListedMicrograph(path=path, said=f"{row} {optics.loc[row['optics_group']].to_dict()}")
-        for path, row in zip(_paths(micrographs), rows.to_dict("records"), strict=True)
-    ]
-
-
-def _write_table(path: Path, given: Micrographs) -> Path:
-    """Write the micrographs that a run was given.
-
-    Those that the project knows keep their order and their names, whatever the order of the list
-    and the working folder; new ones follow.
-    """
-    places = _places(given)
-    names = [rename_for(str(n), source=given.source, target=path) for n in given.rows["micrograph"]]
-    known: dict[tuple[Path, int], tuple[int, str]] = {}
-    if path.exists():
-        before = read_micrographs(path)
-        listed = zip(_places(before), before.rows["micrograph"], strict=True)
-        known = {place: (number, str(name)) for number, (place, name) in enumerate(listed)}
-    first = len(known)
-    order = sorted(range(len(places)), key=lambda k: known.get(places[k], (first + k, ""))[0])
-    renamed = [known.get(places[k], (0, names[k]))[1] for k in order]
-    rows = given.rows.iloc[order].reset_index(drop=True).assign(micrograph=renamed)
-    table = replace(given, rows=rows)
-    write_micrographs(path, table if given.source is not None else _renumbered(table))
-    return path
-
-
-def _renumbered(table: Micrographs) -> Micrographs:
-    """Give optics groups the order of their first rows, so that later images change no number."""
-    numbers = {old: k + 1 for k, old in enumerate(dict.fromkeys(table.rows["optics_group"]))}
-    optics = table.optics.assign(optics_group=table.optics["optics_group"].map(numbers))
-    optics = optics.sort_values("optics_group").reset_index(drop=True)
-    names = [f"opticsGroup{n}" for n in optics["optics_group"]]
-    rows = table.rows.assign(optics_group=table.rows["optics_group"].map(numbers))
-    return replace(table, rows=rows, optics=optics.assign(optics_group_name=names))

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pandas as pd
 from cryopick.errors import CryopickError
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.io.micrograph import read_micrograph
+from cryopick.pipeline.growing import is_growing
 from cryopick.pipeline.run_parameters import RunParameters, Sizes
 from cryopick.tables.micrographs import micrograph_path, pixel_sizes
 from cryopick.tables.model import Micrographs
@@ -24,16 +26,18 @@ from cryopick.tables.relion import read_micrographs, write_micrographs
 
 __all__ = [
     "CTF_TABLE",
+    "TRUSTED",
     "Outcome",
     "RunContext",
     "StepTell",
+    "chosen_rows",
     "real_path",
     "write_first",
     "write_searchable",
 ]
 
 CTF_TABLE = "micrographs_ctf.star"
-_TRUSTED = 0.5  # share of the fields whose fits can be trusted, for the CTF to be used at all
+TRUSTED = 0.5  # share of the fields whose fits can be trusted, for the CTF to be used at all
 
 StepTell = Callable[[str, float, str], None]  # what is done, its share, a note
 
@@ -60,6 +64,7 @@ class RunContext:
     folders: Mapping[str, Path] = field(default_factory=dict)  # of the steps before
     tell: StepTell = _quiet
     say: Callable[[str], None] = _quiet  # sentences for the user
+    trusts_ctf: bool | None = None  # where more is known than of the micrographs of `table`
 
     def micrographs(self) -> Path:
         """Name the table of the micrographs, with their CTF where it was estimated."""
@@ -74,9 +79,11 @@ class RunContext:
         """
         if self.parameters.ctf == "ignore":
             return False
+        if self.trusts_ctf is not None:
+            return self.trusts_ctf
         rows = chosen_rows(read_micrographs(self.micrographs()), wanted)
         if "is_ctf_trusted" in rows and len(rows):
-            return float(np.mean(rows["is_ctf_trusted"].astype(float))) >= _TRUSTED
+            return float(np.mean(rows["is_ctf_trusted"].astype(float))) >= TRUSTED
         return "defocus_u" in rows
 
     @property
@@ -102,11 +109,23 @@ def real_path(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def _place(working: str, name: str, source: str | None) -> str:
+    """Where the micrograph of a table lies, as seen from a working folder."""
+    path = micrograph_path(name, None if source is None else Path(source))
+    return os.path.realpath(Path(working, path))
+
+
+_known_place = lru_cache(maxsize=1 << 18)(_place)
+
+
 def chosen_rows(table: Micrographs, wanted: Collection[Path]) -> pd.DataFrame:
     """Take the rows of the micrographs that lie in these places."""
-    known = {real_path(path) for path in wanted}
+    asked = _known_place if is_growing() else _place  # the same names again and again
+    place = partial(asked, str(Path.cwd()))
+    known = {place(str(path), None) for path in wanted}
+    source = None if table.source is None else str(table.source)
     names = [str(n) for n in table.rows["micrograph"]]
-    is_wanted = [real_path(micrograph_path(n, table.source)) in known for n in names]
+    is_wanted = [place(n, source) in known for n in names]
     return table.rows[is_wanted].reset_index(drop=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Any
 
 from cryopick.errors import ParameterError
 from cryopick.pipeline.planner import Step
-from cryopick.pipeline.run_parameters import RunParameters
+from cryopick.pipeline.run_parameters import ALSO_PICKERS, RunParameters
 
 __all__ = ["TRIED_FOR_DIAMETER", "run_graph", "step_parameters"]
 
@@ -28,17 +29,25 @@ _DEPENDS: Mapping[str, tuple[str, ...]] = {
     "first_selection": ("minimum_score",),
     "training": ("picker", "training_steps", "white_particles", "seed", *_SIZES),
     "picks": ("picker", "training", "white_particles", "ctf", *_SIZES, *_LENS),
+    **{f"{kind}_picks": ("white_particles", "ctf", *_SIZES, *_LENS) for kind in ALSO_PICKERS},
+    "consensus": ("consensus", "white_particles", "seed", *_SIZES),
     "particles": ("threshold", "box_size", "rescale", *_CUT),
+    "accepted": (),
     "classes": ("classes", "ctf", "seed", *_SIZES),
     "selection": ("minimum_score",),
 }
 _SHIPPED = {  # weights of the package that a step uses
     "training": ("picking", "general_picker.npz"),
     "picks": ("picking", "general_picker.npz"),
+    "general_picks": ("picking", "general_picker.npz"),
+    "consensus": ("picking", "general_picker.npz"),
     "first_selection": ("selection", "class_scores.npz"),
     "selection": ("selection", "class_scores.npz"),
 }
-_SETS = ("diameter", "first_classes", "first_selection", "training", "classes", "selection")
+_SETS = (
+    *("diameter", "first_classes", "first_selection", "training"),
+    *("consensus", "accepted", "classes", "selection"),
+)
 
 
 def step_parameters(
@@ -50,7 +59,7 @@ def step_parameters(
 
 
 def run_graph(
-    parameters: RunParameters, *, has_ctf: bool, pixel_size: float | None
+    parameters: RunParameters, *, has_ctf: bool, pixel_size: float | None, choices: str = ""
 ) -> tuple[Step, ...]:
     """Make the steps of a run, in order.
 
@@ -62,13 +71,16 @@ def run_graph(
         Whether the table of the micrographs says the CTF of each.
     pixel_size
         A/px of all micrographs, where the user says it.
+    choices
+        Names what people have chosen of the micrographs, where they have; those that they reject
+        are left out of the classes.
 
     Raises
     ------
     ParameterError
         If the run is to end with a step that it does not have.
     """
-    needs = _needs(parameters, has_ctf=has_ctf)
+    needs = _needs(parameters, has_ctf=has_ctf, has_choices=bool(choices))
     if parameters.until not in needs:
         raise ParameterError(
             "until",
@@ -81,7 +93,8 @@ def run_graph(
     for name in names[: names.index(parameters.until) + 1]:
         values = step_parameters(name, parameters, pixel_size=pixel_size)
         shipped = _digest_of(_SHIPPED[name]) if name in _SHIPPED else ""
-        text = json.dumps([_VERSION, values, shipped], sort_keys=True)
+        said = [_VERSION, values, shipped, *([choices] if name == "accepted" else [])]
+        text = json.dumps(said, sort_keys=True)
         firsts = {"diameter": TRIED_FOR_DIAMETER, "first_picks": parameters.subset}
         steps.append(
             Step(
@@ -95,13 +108,16 @@ def run_graph(
     return tuple(steps)
 
 
+@functools.cache
 def _digest_of(weights: tuple[str, str]) -> str:
     package, name = weights
     found = resources.files(f"cryopick.{package}") / name
     return hashlib.sha256(found.read_bytes()).hexdigest()[:16]
 
 
-def _needs(parameters: RunParameters, *, has_ctf: bool) -> dict[str, tuple[str, ...]]:
+def _needs(
+    parameters: RunParameters, *, has_ctf: bool, has_choices: bool
+) -> dict[str, tuple[str, ...]]:
     """List steps in order, and the steps before them that they need."""
     needs: dict[str, tuple[str, ...]] = {}
     base: tuple[str, ...] = ()
@@ -122,7 +138,15 @@ def _needs(parameters: RunParameters, *, has_ctf: bool) -> dict[str, tuple[str, 
             needs["training"] = ("first_selection",)
             learned = (*base, "training")
     needs["picks"] = learned
-    needs["particles"] = ("picks", *base)
-    needs["classes"] = ("particles",)
+    picked: tuple[str, ...] = ("picks",)
+    if parameters.also_pickers:
+        others = tuple(f"{kind}_picks" for kind in parameters.also_pickers)
+        needs |= dict.fromkeys(others, base)
+        needs["consensus"] = ("picks", *others, *base)
+        picked = ("consensus",)
+    needs["particles"] = (*picked, *base)
+    if has_choices:
+        needs["accepted"] = ("particles", *picked, *(name for name in base if name == "ctf"))
+    needs["classes"] = ("accepted",) if has_choices else ("particles",)
     needs["selection"] = ("classes",)
     return needs

@@ -69,11 +69,18 @@ def _round(facts: Mapping[str, Facts], prefix: str) -> list[FlowRow]:
     )
     if picks is None:
         return []
+    if not prefix:
+        picks = facts.get("consensus", picks)
     came = int(picks["n_picks"])
     rows = [FlowRow(name="Picked", kept=came)]
     if particles is None:
         return rows
     rows.append(_extracted(particles, came))
+    accepted = None if prefix else facts.get("accepted")
+    if accepted is not None:
+        kept = int(accepted["n_particles"])
+        lost = {"in rejected micrographs": rows[-1].kept - kept}
+        rows.append(_row("In accepted micrographs", rows[-1].kept, kept, lost))
     if classes is None:
         return rows
     left_out, junk = int(classes["n_left_out"]), int(classes["n_junk"])

@@ -9,7 +9,9 @@ from typing import Literal
 from cryopick.errors import ParameterError
 from cryopick.parameters import Parameters, option
 
-__all__ = ["RunParameters", "Sizes"]
+__all__ = ["ALSO_PICKERS", "RunParameters", "Sizes"]
+
+ALSO_PICKERS = ("blob", "log", "general", "topaz")
 
 _NARROW = 1.2  # half of the range of sizes about a diameter that was told
 
@@ -49,6 +51,14 @@ class RunParameters(Parameters):
         default=True,
         help="Train network or topaz first; off: their general models pick straight away.",
     )
+    also_pick: str = option(
+        "",
+        help="More pickers, of blob, log, general and topaz, with commas between them; particles "
+        "are then those of a consensus of all.",
+    )
+    consensus: Literal["network", "reliability", "votes"] = option(
+        "network", help="How that is found, as --method of pick consensus."
+    )
     until: Literal[
         "ctf",
         "diameter",
@@ -58,6 +68,7 @@ class RunParameters(Parameters):
         "first_selection",
         "training",
         "picks",
+        "consensus",
         "particles",
         "classes",
         "selection",
@@ -149,6 +160,7 @@ class RunParameters(Parameters):
         ParameterError
             If diameters contradict each other, one is missing, or particles would be enlarged.
         """
+        self._check_pickers()
         low, high = self.min_diameter, self.max_diameter
         if (low is None) != (high is None):
             raise ParameterError(
@@ -178,6 +190,23 @@ class RunParameters(Parameters):
                 got=f"{self.rescale} px",
                 remedy="Lower it",
             )
+
+    def _check_pickers(self) -> None:
+        names = [name.strip() for name in self.also_pick.split(",")] if self.also_pick else []
+        for name in names:
+            if name not in ALSO_PICKERS or names.count(name) > 1 or name == self.picker:
+                raise ParameterError(
+                    "also_pick",
+                    must=f"name pickers beside {self.picker}, each once, of "
+                    f"{', '.join(ALSO_PICKERS)}",
+                    got=self.also_pick,
+                    remedy="Change --also-pick",
+                )
+
+    @property
+    def also_pickers(self) -> tuple[str, ...]:
+        """More pickers, whose picks join those of `picker` in a consensus."""
+        return tuple(name.strip() for name in self.also_pick.split(",") if name.strip())
 
     @property
     def sizes(self) -> Sizes | None:

@@ -10,11 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cryopick.class2d.em_parameters import ClassificationParameters
 from cryopick.errors import CryopickError, DataError, OutputError
+from cryopick.execution.parameters import ComputeParameters
+from cryopick.execution.whole import is_elsewhere, run_whole
 from cryopick.extraction.extraction_parameters import ExtractionParameters
 from cryopick.image.fourier import good_size
 from cryopick.io.atomic import tells_of_disk
@@ -24,18 +27,23 @@ from cryopick.picking.log_parameters import LogParameters
 from cryopick.picking.network_parameters import NetworkParameters, NetworkTrainingParameters
 from cryopick.picking.template_parameters import TemplateParameters
 from cryopick.picking.topaz_parameters import TopazPickParameters, TopazTrainParameters
+from cryopick.pipeline.accepted_fields import write_accepted
 from cryopick.pipeline.class2d import classify_particles
 from cryopick.pipeline.class2d_parameters import ClassificationRunParameters
 from cryopick.pipeline.class2d_run import ClassificationProgress
 from cryopick.pipeline.ctf_estimate import estimate_ctfs
 from cryopick.pipeline.extraction import extract
+from cryopick.pipeline.growing import is_growing
 from cryopick.pipeline.network_picker import make_network_picker
 from cryopick.pipeline.pick_train import train_picker
+from cryopick.pipeline.pick_train_result import PickTraining
 from cryopick.pipeline.pickers import BlobPicker, LogPicker, Picker, make_template_picker
 from cryopick.pipeline.picking import PickingResult, pick_micrographs
 from cryopick.pipeline.picking_ctf_parameters import PickingCtfParameters
 from cryopick.pipeline.picking_diameter import estimate_diameter
+from cryopick.pipeline.run_consensus import join_picks
 from cryopick.pipeline.run_context import Outcome, RunContext, write_first, write_searchable
+from cryopick.pipeline.run_parameters import ALSO_PICKERS
 from cryopick.pipeline.select_classes import select_classes
 from cryopick.pipeline.select_classes_output import GALLERY
 from cryopick.pipeline.topaz_pick import pick_with_topaz
@@ -50,7 +58,7 @@ from cryopick.tables.relion import (
     write_particles,
 )
 
-__all__ = ["STEPS", "StepFunction", "box_size_for"]
+__all__ = ["STEPS", "StepFunction", "all_refused", "box_size_for"]
 
 StepFunction = Callable[[RunContext, Path, Sequence[Path]], Outcome]
 _BOX_PER_DIAMETER = 1.5  # leaves a rim of background to normalise on
@@ -80,8 +88,8 @@ def _ctf(run: RunContext, folder: Path, wanted: Sequence[Path]) -> Outcome:
     )
     facts = _plain(result.to_dict())
     _require_disk(folder, facts["failed"])
-    if not result.estimated:
-        raise _all_refused([one.error for one in result.failed])
+    if not result.estimated and not is_growing():
+        raise all_refused([one.error for one in result.failed])
     return Outcome(content=(result.table,), facts=facts)
 
 
@@ -101,21 +109,23 @@ def _diameter(run: RunContext, folder: Path, wanted: Sequence[Path]) -> Outcome:
 
 
 def _first_picks(run: RunContext, folder: Path, wanted: Sequence[Path]) -> Outcome:
-    low, high = run.sizes.min_diameter, run.sizes.max_diameter
-    kind = LogParameters if run.parameters.first_picker == "log" else BlobParameters
-    chosen = kind(
-        min_diameter=low, max_diameter=high, white_particles=run.parameters.white_particles
-    )
-    picker: Picker
-    if isinstance(chosen, LogParameters):
-        picker = LogPicker(parameters=chosen)
-    else:
-        picker = BlobPicker(parameters=chosen)
+    picker = _first_picker(run, run.parameters.first_picker)
     table = write_first(run.micrographs(), folder / "subset.star", wanted=wanted)
     are_more = len(wanted) < len(read_micrographs(run.table).rows)
     if are_more and not len(read_micrographs(table).rows):  # their CTF could not be estimated
         return _picked(PickingResult(folder=folder, micrographs=()), may_be_none=True)
     return _pick(run, folder, table, picker, may_be_none=are_more)
+
+
+def _first_picker(run: RunContext, name: str) -> Picker:
+    """Make a picker that needs no more than sizes."""
+    low, high = run.sizes.min_diameter, run.sizes.max_diameter
+    white = run.parameters.white_particles
+    if name == "log":
+        of_log = LogParameters(min_diameter=low, max_diameter=high, white_particles=white)
+        return LogPicker(parameters=of_log)
+    of_blob = BlobParameters(min_diameter=low, max_diameter=high, white_particles=white)
+    return BlobPicker(parameters=of_blob)
 
 
 def _picks(run: RunContext, folder: Path, wanted: Sequence[Path]) -> Outcome:
@@ -141,6 +151,28 @@ def _picks(run: RunContext, folder: Path, wanted: Sequence[Path]) -> Outcome:
     return _pick(run, folder, table, picker)
 
 
+def _also_picks(kind: str) -> StepFunction:
+    """Make the step of one more picker of all micrographs."""
+
+    def pick(run: RunContext, folder: Path, wanted: Sequence[Path]) -> Outcome:
+        alone = replace(run.parameters, training=False, also_pick="")
+        if kind == "general":
+            run = replace(run, parameters=replace(alone, picker="general"))
+            return _picks(run, folder, wanted)
+        if kind == "topaz":
+            run = replace(run, parameters=replace(alone, picker="topaz"))
+            return _picks(run, folder, wanted)
+        table = write_first(run.micrographs(), folder / "subset.star", wanted=wanted)
+        return _pick(run, folder, table, _first_picker(run, kind))
+
+    return pick
+
+
+def _consensus(run: RunContext, folder: Path, _: Sequence[Path]) -> Outcome:
+    result = join_picks(run, folder)
+    return _picked(result)
+
+
 def _pick(
     run: RunContext, folder: Path, table: Path, picker: Picker, *, may_be_none: bool = False
 ) -> Outcome:
@@ -160,14 +192,17 @@ def _picked(result: PickingResult, *, may_be_none: bool = False) -> Outcome:
     """Tell what was picked; that nothing was, where no other micrographs can take their place."""
     facts = _plain(result.to_dict())
     _require_disk(result.folder, facts["failed"])
+    if is_growing():  # the lists of all are somebody else's
+        return Outcome(content=(), facts=facts)
     if not result.picked and not may_be_none:
-        raise _all_refused([one.error for one in result.failed])
+        raise all_refused([one.error for one in result.failed])
     table = result.folder / "autopick.star"
     files = (table, *sorted(result.folder.rglob("*_autopick.star")))
     return Outcome(content=tuple(f for f in files if f.exists()), facts=facts)
 
 
-def _all_refused(errors: Sequence[str]) -> CryopickError:
+def all_refused(errors: Sequence[str]) -> CryopickError:
+    """Say that no micrograph is of use, and why the first is not."""
     return CryopickError(
         "micrographs",
         must="be readable, one at least",
@@ -203,7 +238,8 @@ def _particles(run: RunContext, folder: Path, wanted: Sequence[Path]) -> Outcome
         float16=chosen.float16,
         minimum_fom=chosen.threshold,
     )
-    return _extract(run, folder, table, run.folders["picks"], parameters)
+    picks = run.folders.get("consensus", run.folders["picks"])
+    return _extract(run, folder, table, picks, parameters)
 
 
 def _extract(
@@ -231,6 +267,11 @@ def _extract(
     return Outcome(content=(Path(result.particles),), facts=facts)
 
 
+def _accepted(run: RunContext, folder: Path, _: Sequence[Path]) -> Outcome:
+    facts = write_accepted(run.table.parent, run.folders["particles"], folder)
+    return Outcome(content=(folder / "particles.star",), facts=facts)
+
+
 def _first_classes(run: RunContext, folder: Path, _: Sequence[Path]) -> Outcome:
     return _classify(
         run, folder, run.folders["first_particles"], run.parameters.first_classes, _FIRST
@@ -238,7 +279,8 @@ def _first_classes(run: RunContext, folder: Path, _: Sequence[Path]) -> Outcome:
 
 
 def _classes(run: RunContext, folder: Path, _: Sequence[Path]) -> Outcome:
-    return _classify(run, folder, run.folders["particles"], run.parameters.classes, _FINAL)
+    source = run.folders.get("accepted", run.folders["particles"])
+    return _classify(run, folder, source, run.parameters.classes, _FINAL)
 
 
 def _classify(
@@ -264,14 +306,21 @@ def _classify(
             ctf="full" if run.uses_ctf(_places(particles)) else "none",
             seed=run.parameters.seed,
         ),
-        compute=ClassificationRunParameters(
-            device=run.compute.device, threads=run.compute.threads, memory=run.compute.memory
-        ),
+        compute=_machine(run.compute),
         inputs=[str(path)],
         progress=_classifying(run),
         tell=run.say,
     ).values
     return Outcome(content=(Path(result["particles"]),), facts=_plain(result))
+
+
+def _machine(compute: ComputeParameters) -> ClassificationRunParameters:
+    return ClassificationRunParameters(
+        device="cpu" if compute.is_remote else compute.device,
+        threads=0 if compute.execution == "serial" else compute.threads,
+        memory=compute.memory,
+        execution=compute.execution,
+    )
 
 
 def _classifying(run: RunContext) -> Callable[[ClassificationProgress], None]:
@@ -331,17 +380,25 @@ def _training(run: RunContext, folder: Path, _: Sequence[Path]) -> Outcome:
     if run.parameters.training_steps is not None:
         parameters = replace(parameters, steps=run.parameters.training_steps)
     rejected, unsure = _not_selected(run, folder)
-    trained = train_picker(
-        labels,
-        folder,
+    train = partial(
+        _train,
+        labels=labels,
+        folder=folder,
         parameters=parameters,
         micrographs=[str(table)],
         rejected=rejected,
         unsure=unsure,
-        compute=run.compute,
-        progress=run.tell,
     )
+    if is_elsewhere(run.compute):
+        run.tell("Training", 0.0, "on a worker with a GPU")
+    else:
+        train = partial(train, progress=run.tell)
+    trained = run_whole(run.compute, train)
     return Outcome(content=(trained.model,), facts=_plain(trained.to_dict()))
+
+
+def _train(compute: ComputeParameters, **given: Any) -> PickTraining:
+    return train_picker(compute=compute, **given)
 
 
 def _not_selected(run: RunContext, folder: Path) -> tuple[Path | None, Path | None]:
@@ -412,7 +469,10 @@ STEPS: Mapping[str, StepFunction] = {
     "first_selection": _first_selection,
     "training": _training,
     "picks": _picks,
+    **{f"{kind}_picks": _also_picks(kind) for kind in ALSO_PICKERS},
+    "consensus": _consensus,
     "particles": _particles,
+    "accepted": _accepted,
     "classes": _classes,
     "selection": _selection,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from cryopick.pipeline.run_parameters import ALSO_PICKERS
 from cryopick.pipeline.runner import StepDone
 
 __all__ = ["TITLES", "counted", "duration", "step_result", "step_sentence"]
@@ -18,7 +19,13 @@ TITLES: Mapping[str, str] = {
     "first_selection": "Good first classes",
     "training": "Training",
     "picks": "Picks",
+    "blob_picks": "Picks of the blob picker",
+    "log_picks": "Picks of the LoG picker",
+    "general_picks": "Picks of the general network",
+    "topaz_picks": "Picks of Topaz",
+    "consensus": "Consensus",
     "particles": "Particles",
+    "accepted": "Accepted micrographs",
     "classes": "Classes",
     "selection": "Good classes",
 }
@@ -107,10 +114,17 @@ def _particles(facts: Mapping[str, Any]) -> str:
     )
 
 
-def _classes(facts: Mapping[str, Any]) -> str:
-    junk = f", {facts['n_junk']:,} of them junk" if facts["n_junk"] else ""
+def _accepted(facts: Mapping[str, Any]) -> str:
     return (
-        f"{counted(facts['n_particles'], 'particle')} in {facts['n_occupied']:,} classes{junk}, "
+        f"{facts['n_accepted']:,} of {counted(facts['n_micrographs'], 'micrograph')}, with "
+        f"{facts['n_particles']:,} of {counted(facts['n_particles_given'], 'particle')}"
+    )
+
+
+def _classes(facts: Mapping[str, Any]) -> str:
+    junk = f" ({facts['n_junk']:,} in the class of junk)" if facts["n_junk"] else ""
+    return (
+        f"{counted(facts['n_particles'], 'particle')}{junk} in {facts['n_occupied']:,} classes, "
         f"aligned to {facts['resolution']:.1f} Å"
     )
 
@@ -144,7 +158,10 @@ _RESULTS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "first_selection": _selection,
     "training": _training,
     "picks": _picks,
+    **{f"{kind}_picks": _picks for kind in ALSO_PICKERS},
+    "consensus": _picks,
     "particles": _particles,
+    "accepted": _accepted,
     "classes": _classes,
     "selection": _selection,
 }

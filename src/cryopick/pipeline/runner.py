@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -39,9 +39,10 @@ from cryopick.pipeline.project_records import StepRecord
 from cryopick.pipeline.run_context import Outcome, RunContext
 from cryopick.pipeline.run_graph import step_parameters
 from cryopick.pipeline.run_jobs import ListedMicrograph, find_job, made_by_set, stamp_of
+from cryopick.pipeline.run_parameters import RunParameters
 from cryopick.pipeline.run_sentences import reword, reword_error
 
-__all__ = ["Halted", "Runner", "StepDone"]
+__all__ = ["Course", "Halted", "Runner", "StepDone", "Work", "follow_to_end", "perform"]
 
 
 class _BrokenStepError(Exception):
@@ -63,6 +64,56 @@ class StepDone:
     facts: Mapping[str, Any]
     seconds: float  # at work, in all runs
     is_new: bool  # whether this run worked on it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a step has to do in the folder of its job."""
+
+    step: str
+    folder: Path
+    context: RunContext
+    wanted: tuple[Path, ...]  # micrographs
+
+
+Course = Generator[Work, Outcome, Event]  # asks for work, is told the outcome, says what happened
+
+
+def perform(work: Work) -> Outcome:
+    """Do the work of a step, in this process.
+
+    Raises
+    ------
+    CryopickError
+        If it cannot be done.
+    """
+    from cryopick.pipeline.run_steps import STEPS  # a run with nothing to do needs no torch
+
+    return STEPS[work.step](work.context, work.folder, work.wanted)
+
+
+def follow_to_end(course: Course, do: Callable[[Work], Outcome] = perform) -> Event:
+    """Do all the work that a course asks for, and give what has happened.
+
+    Parameters
+    ----------
+    course
+        Of an instruction.
+    do
+        Does the work.
+    """
+    try:
+        work = next(course)
+        while True:
+            try:
+                outcome = do(work)
+            except Exception as error:  # the course knows which errors are those of a step
+                work = course.throw(error)
+            else:
+                work = course.send(outcome)
+    except StopIteration as end:
+        event: Event = end.value
+        return event
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +150,8 @@ class Runner:
     after: Callable[[StepDone], None]
     done: dict[str, StepDone] = field(default_factory=dict)
     halted: Halted | None = None
+    state: PlannerState = field(default_factory=lambda: begin(()))
+    waiting: deque[Instruction] = field(default_factory=deque)
     _broken: dict[str, _BrokenStepError] = field(default_factory=dict)
 
     def run(self, graph: tuple[Step, ...]) -> PlannerState:
@@ -114,28 +167,38 @@ class Runner:
         OutputError, ProjectError
             If the project cannot be written any more, or is another's.
         """
-        steps = {step.name: step for step in graph}
-        state, first = plan(begin(graph), Listed(count=len(self.micrographs), is_closed=True))
-        waiting: deque[Instruction] = deque(first)
-        while waiting:
-            instruction = waiting.popleft()
-            if isinstance(instruction, Finish):
-                break
+        self.state = begin(graph)
+        self.hear(Listed(count=len(self.micrographs), is_closed=True))
+        while self.waiting:
+            instruction = self.waiting.popleft()
             if isinstance(instruction, Halt):
-                broken = self._broken[instruction.step]
-                self.halted = Halted(
-                    step=instruction.step, error=broken.error, folder=broken.folder
-                )
-                break
-            event = self._carry_out(instruction, steps[instruction.step], state)
-            state, more = plan(state, event)
-            waiting.extend(more)
-        return state
+                self.halted = self.why_halted(instruction)
+            elif not isinstance(instruction, Finish):
+                self.hear(follow_to_end(self.course(instruction)))
+        return self.state
 
-    def _carry_out(self, instruction: Process | Make, step: Step, state: PlannerState) -> Event:
+    def hear(self, event: Event) -> None:
+        """Take in what has happened; what is to be done then joins what is waiting."""
+        self.state, more = plan(self.state, event)
+        self.waiting.extend(more)
+
+    def why_halted(self, halt: Halt) -> Halted:
+        """Tell what broke a step."""
+        broken = self._broken[halt.step]
+        return Halted(step=halt.step, error=broken.error, folder=broken.folder)
+
+    def course(self, instruction: Process | Make) -> Course:
+        """Carry out an instruction, but for the work itself, which is asked for.
+
+        Raises
+        ------
+        OutputError, ProjectError
+            If the project cannot be written any more, or is another's.
+        """
+        step = next(s for s in self.state.graph if s.name == instruction.step)
         stop = instruction.stop if isinstance(instruction, Process) else step.first or 0
         try:
-            record, is_new = self._job_done(step, instruction.identity, stop, state)
+            record, is_new = yield from self._job_done(step, instruction.identity, stop, self.state)
         except _BrokenStepError as broken:
             self._broken[step.name] = broken
             return Broke(step=step.name, identity=instruction.identity, error=str(broken))
@@ -153,9 +216,13 @@ class Runner:
             )
         return Made(step=step.name, identity=instruction.identity, content=content)
 
+    def parameters_of(self, step: str, parameters: RunParameters) -> dict[str, Any]:
+        """Values that a step depends on, for the record of its job."""
+        return step_parameters(step, parameters, pixel_size=self.pixel_size)
+
     def _job_done(
         self, step: Step, identity: str, stop: int, state: PlannerState
-    ) -> tuple[StepRecord, bool]:
+    ) -> Generator[Work, Outcome, tuple[StepRecord, bool]]:
         """Find the job that has done this, or do it."""
         found = find_job(self.project, step.name, identity, self.micrographs, stop)
         if found is not None and found.is_whole:
@@ -171,10 +238,10 @@ class Runner:
         outcome = None
         if record is not None:
             with contextlib.suppress(OtherJobError):  # it began with what is not known any more
-                outcome = self._work(step, record, context, wanted)
+                outcome = yield from self._work(step, record, context, wanted)
         if record is None or outcome is None:
             record = self._new_job(step, identity, context, state)
-            outcome = self._work(step, record, context, wanted)
+            outcome = yield from self._work(step, record, context, wanted)
         folder = self.project.job_folder(record.number)
         result = {
             "content": _digest(outcome),
@@ -203,7 +270,7 @@ class Runner:
             identity,
             upstream={name: state.of(name).identity for name in step.needs},
             upstream_content=_contents(step, state),
-            parameters=step_parameters(step.name, context.parameters, pixel_size=self.pixel_size),
+            parameters=self.parameters_of(step.name, context.parameters),
             inputs=[str(self.done[name].folder) for name in step.needs],
         )
 
@@ -213,15 +280,14 @@ class Runner:
         record: StepRecord,
         context: RunContext,
         wanted: Sequence[ListedMicrograph],
-    ) -> Outcome:
-        """Do the work of a step in the folder of its job."""
-        from cryopick.pipeline.run_steps import STEPS  # a run with nothing to do needs no torch
-
+    ) -> Generator[Work, Outcome, Outcome]:
+        """Ask for the work of a step in the folder of its job, and judge how it ends."""
         folder = self.project.job_folder(record.number)
         words = partial(reword, step=step.name, parameters=context.parameters)
         told = replace(context, say=lambda sentence: context.say(words(sentence)))
         try:
-            outcome = STEPS[step.name](told, folder, [one.path for one in wanted])
+            places = tuple(one.path for one in wanted)
+            outcome = yield Work(step=step.name, folder=folder, context=told, wanted=places)
             return replace(outcome, facts=_reworded(outcome.facts, words))
         except OutputError:  # nothing more can be written: the job goes on when there is room
             raise

@@ -14,6 +14,7 @@ import pandas as pd
 
 from cryopick.io.atomic import output_errors, writing
 from cryopick.io.png import read_png_comment
+from cryopick.pipeline.growing import is_growing
 from cryopick.tables.paths import micrograph_key
 from cryopick.tables.pick_scores import PickScore
 from cryopick.tables.relion import picks_of_file
@@ -32,6 +33,8 @@ def write_score_chart(
 ) -> None:
     """Draw the scores of all stored peaks, unless the chart that is there shows the same peaks.
 
+    While the list of micrographs grows nothing is drawn.
+
     Parameters
     ----------
     folder
@@ -48,6 +51,8 @@ def write_score_chart(
     OutputError
         If a chart of other peaks cannot be removed.
     """
+    if is_growing():
+        return
     chart = folder / SCORE_CHART
     shown = [score.meaning]
     shown += [f"{i} {m!r}" for i, m in zip(identities, picked, strict=True)]

@@ -27,10 +27,12 @@ from cryopick.errors import (
     OutputError,
     ParameterError,
 )
+from cryopick.execution.kept import keeping_fleets
 from cryopick.execution.local import require_devices
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.io.atomic import write_json
 from cryopick.pipeline.class2d_averages import FinalAverages
+from cryopick.pipeline.class2d_place import AlignmentPlace, open_place
 from cryopick.pipeline.class2d_references import kept_averages
 from cryopick.pipeline.class2d_run import ClassificationProgress, Report, Tell
 from cryopick.pipeline.job import Job, forgotten_if_not_begun, identity_of
@@ -157,7 +159,7 @@ def classify_stream(
     forgotten = forgotten_if_not_begun(
         Path(out), begun="rounds/*/round.json", files=(ARRIVALS,), on=CryopickError
     )
-    with forgotten, job:
+    with forgotten, job, keeping_fleets():
         stream = Stream(
             inputs, job, parameters, compute, given, pixel_size, progress=progress, tell=tell
         )
@@ -363,14 +365,12 @@ class Stream:
     def _working(self, stop: int) -> Iterator[StreamRound]:
         """Open the first `stop` particles for the work of a round, and close them after it."""
         source = self._open(stop)
-        try:
-            work = self._round(source)
-            try:
-                yield work
-            finally:
-                work.close()
-        finally:
-            source.images.close()
+        with (
+            contextlib.closing(source.images),
+            open_place(self._compute, self._out) as place,
+            contextlib.closing(self._round(source, place)) as work,
+        ):
+            yield work
 
     def _open(self, stop: int) -> StreamSource:
         table = self._feed.take(0, stop, target=self._out / "particles.star")
@@ -395,7 +395,7 @@ class Stream:
             images, self._screen, corrects_ctf=self._parameters.ctf != "none", size=size
         )
 
-    def _round(self, source: StreamSource) -> StreamRound:
+    def _round(self, source: StreamSource, place: AlignmentPlace) -> StreamRound:
         k = self._parameters.n_classes
         if self._state is not None:
             k = max(k, len(self._state.em.shares))
@@ -405,6 +405,7 @@ class Stream:
             self._compute,
             n_classes=k,
             progress=self._progress,
+            workers=place.workers(source),
         )
 
     def _commit(

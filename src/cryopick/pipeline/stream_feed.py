@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from cryopick.errors import CryopickError, FormatError, TableError
-from cryopick.io.atomic import output_errors
+from cryopick.io.line_list import append_lines, read_lines
 from cryopick.io.mrc import MrcHeader, read_mrc_header
 from cryopick.tables.joining import join_particles
 from cryopick.tables.model import Particles
@@ -94,7 +93,7 @@ class ParticleFeed:
         self._read_rows: dict[str, int] = {}  # rows looked at, in the list or named twice
         self._known: set[int] = set()
         self._tables: dict[str, tuple[str, Particles]] = {}
-        self._arrivals = _read_list(self._list)
+        self._arrivals = read_lines(self._list, lambda x: Arrival(**x), name="arrivals")
         for arrival in self._arrivals:
             part = self._rows_of(arrival)
             if check is not None and arrival is self._arrivals[0]:
@@ -179,7 +178,8 @@ class ParticleFeed:
             if is_whole:
                 self._seen[name] = stamp
         if fresh:
-            self._append(fresh)
+            append_lines(self._list, map(asdict, fresh))
+            self._arrivals += fresh
         return sum(map(len, fresh))
 
     def _files(self) -> list[Path]:
@@ -305,34 +305,6 @@ class ParticleFeed:
             for n in rows["image"].dropna().unique()
         }
         return rows["image_index"].astype(str) + "@" + rows["image"].map(places).astype(str)
-
-    def _append(self, arrivals: Sequence[Arrival]) -> None:
-        with output_errors(self._list), self._list.open("ab") as handle:
-            for arrival in arrivals:
-                handle.write(json.dumps(asdict(arrival)).encode() + b"\n")
-            handle.flush()
-            os.fsync(handle.fileno())
-        self._arrivals += arrivals
-
-
-def _read_list(path: Path) -> list[Arrival]:
-    """Read the list; a line that was being written when the feed was killed does not count."""
-    if not path.exists():
-        return []
-    text = path.read_bytes()
-    whole = text[: text.rfind(b"\n") + 1]
-    if whole != text:
-        with output_errors(path), path.open("r+b") as handle:
-            handle.truncate(len(whole))
-    try:
-        return [Arrival(**json.loads(line)) for line in whole.splitlines()]
-    except (TypeError, ValueError) as error:
-        raise FormatError(
-            str(path),
-            must="be a list of arrivals",
-            got="a line that is none",
-            remedy="Begin again in another --out",
-        ) from error
 
 
 def _is_of_particles(path: Path) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from cryopick.class2d.average_sums import AverageSums
+from cryopick.class2d.em_workers import ShardWorkers
 from cryopick.class2d.stream import StreamClassifier
 from cryopick.class2d.stream_parameters import StreamParameters
 from cryopick.class2d.stream_state import StreamState
@@ -47,6 +48,8 @@ class StreamRound:
         Of the stream.
     progress
         Called with where the round is.
+    workers
+        Who aligns the images, in the place of threads.
 
     Raises
     ------
@@ -62,9 +65,10 @@ class StreamRound:
         *,
         n_classes: int,
         progress: Report,
+        workers: ShardWorkers | None = None,
     ) -> None:
         self.source, self._parameters, self._compute = source, parameters, compute
-        self._progress = progress
+        self._progress, self._workers = progress, workers
         self.n_classes = n_classes
         self._engine = parameters.of_engine(
             n_classes=n_classes, box_size=source.box_size, pixel_size=source.pixel_size
@@ -153,6 +157,7 @@ class StreamRound:
             devices=self._compute.devices,
             threads=self._compute.n_threads,
             keep_bytes=keep_bytes,
+            workers=self._workers,
         )
 
     def _reporter(self, step: str) -> Any:

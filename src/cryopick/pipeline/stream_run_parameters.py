@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cryopick.parameters import option
-from cryopick.pipeline.class2d_parameters import MachineParameters
+from cryopick.pipeline.class2d_parameters import ClusterMachineParameters
 
 __all__ = ["StreamRunParameters"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamRunParameters(MachineParameters):
+class StreamRunParameters(ClusterMachineParameters):
     """Machine, end and files."""
 
     close: bool = option(

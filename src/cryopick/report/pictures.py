@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cryopick.checks import require_shape
 from cryopick.image.fourier import fourier_resize, frequency_grid
+from cryopick.report.contrast import grey_middle_and_spread
 
 __all__ = [
     "Picture",
@@ -52,7 +53,7 @@ def stretch_contrast(image: NDArray[np.floating], *, sigmas: float = 3.0) -> NDA
     numpy.ndarray
         uint8, same shape. A constant image is mid-grey.
     """
-    middle, sigma = _robust_range(image)
+    middle, sigma = grey_middle_and_spread(image, sample=_MOST_PIXELS)
     if sigma == 0:
         return np.full(image.shape, 128, np.uint8)
     levels = 127.5 + 127.5 * (image - middle) / (sigmas * sigma)
@@ -222,23 +223,9 @@ def _low_passed(images: Tensor, pixel_size: float, low_pass: float) -> Tensor:
     return filtered
 
 
-def _robust_range(image: NDArray[np.floating]) -> tuple[float, float]:
-    """Median and robust standard deviation; the plain one where most values are equal.
-
-    Of a large image a regular part of the pixels is taken, which is as good to the eye.
-    """
-    values = image.ravel()[:: max(1, image.size // _MOST_PIXELS)]
-    values = values[np.isfinite(values)]
-    if not values.size:
-        return 0.0, 0.0
-    middle = float(np.median(values))
-    sigma = 1.4826 * float(np.median(np.abs(values - middle)))
-    return middle, sigma or float(values.std())
-
-
 def _without_outliers(image: NDArray[np.floating]) -> NDArray[np.float32]:
     """Clip what lies far outside, and put the median where a pixel is not a number."""
-    middle, sigma = _robust_range(image)
+    middle, sigma = grey_middle_and_spread(image, sample=_MOST_PIXELS)
     reach = _HOT_SIGMAS * sigma
     clipped = np.clip(image, middle - reach, middle + reach)
     return np.asarray(np.nan_to_num(clipped, copy=False, nan=middle), np.float32)

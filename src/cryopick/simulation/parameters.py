@@ -36,8 +36,8 @@ class SpecimenParameters(Parameters):
     phantoms: str = option(
         "barrel",
         help="Particles made by code, one or a list with commas: barrel, shell, rod, small, "
-        "asymmetric, ring, tetramer, cage; and random, random1, random2, ..., each of a shape of "
-        "its own.",
+        "asymmetric, ring, tetramer, cage, hollow, globule, dumbbell; and random, random1, "
+        "random2, ..., each of a shape of its own.",
     )
     model: str = option(
         "",

@@ -126,6 +126,33 @@ def _cage(points: Points) -> Inside:
     return _as_bool(outer & (radius > 22))
 
 
+def _hollow(points: Points) -> Inside:
+    """Open barrel with eight staves and a wide bore."""
+    r, phi, z = _cylinder(points)
+    outer = 63 + 2 * np.cos(8 * phi) - 6 * (np.abs(z) / 80) ** 4
+    return _as_bool((np.abs(z) < 80) & (r < outer) & (r > 34))
+
+
+def _globule(points: Points) -> Inside:
+    """Compact body of two halves with a groove, bumps and two arms: a large ribosome."""
+    body = np.array([[0, -18, 0], [52, -32, 22], [-55, -20, -18], [12, -58, 36], [-15, -48, -50]])
+    head = np.array([[0, 60, 8], [36, 56, -26], [-38, 58, 20]])
+    arms = np.array([[96, 0, 30], [-98, 4, -22]])
+    centers = np.concatenate([body, head, arms]).astype(float)
+    radii = np.array([88, 58, 56, 52, 56, 60, 48, 48, 24, 22.0])
+    x, y, z = points.T
+    groove = (np.abs(y - 38 - 0.1 * x) < 3) & (np.hypot(x, z) > 30)
+    return _as_bool(_balls(points, centers, radii) & ~groove)
+
+
+def _dumbbell(points: Points) -> Inside:
+    """Two balls on a short bar."""
+    x, y, z = points.T
+    bar = (np.abs(x) < 60) & (np.hypot(y, z) < 20)
+    balls = np.hypot(np.hypot(np.abs(x) - 55, y), z) < 50
+    return _as_bool(balls | bar)
+
+
 SHAPES: dict[str, Shape] = {
     "barrel": Shape(
         symmetry="D7",
@@ -174,5 +201,23 @@ SHAPES: dict[str, Shape] = {
         half_widths=(70, 70, 70),
         contains=_cage,
         help="twelve subunits round a void, 125 A",
+    ),
+    "hollow": Shape(
+        symmetry="D8",
+        half_widths=(66, 66, 80),
+        contains=_hollow,
+        help="open hollow barrel, 130 x 160 A",
+    ),
+    "globule": Shape(
+        symmetry="C1",
+        half_widths=(122, 122, 110),
+        contains=_globule,
+        help="compact globule of two halves, 240 A, like a large ribosome",
+    ),
+    "dumbbell": Shape(
+        symmetry="D2",
+        half_widths=(105, 50, 50),
+        contains=_dumbbell,
+        help="two balls on a bar, 210 x 100 A",
     ),
 }

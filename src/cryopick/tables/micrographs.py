@@ -15,7 +15,7 @@ from cryopick.tables.model import Micrographs
 from cryopick.tables.paths import require_unique_keys, resolve_path
 from cryopick.tables.relion import read_micrographs
 
-__all__ = ["micrograph_path", "open_micrographs", "pixel_sizes"]
+__all__ = ["is_image_name", "micrograph_path", "open_micrographs", "pixel_sizes"]
 
 _MRC = (".mrc", ".mrcs", ".map", ".rec", ".ccp4")
 _IMAGES = (*_MRC, ".tif", ".tiff", ".png", ".jpg", ".jpeg")
@@ -134,8 +134,19 @@ def _suffix(path: Path) -> str:
     return (path.with_suffix("") if packed else path).suffix.lower()
 
 
+def is_image_name(name: str) -> bool:
+    """Tell by the name of a file in a folder whether it is one of the images there.
+
+    Examples
+    --------
+    >>> is_image_name("a.mrc"), is_image_name(".a.mrc"), is_image_name("a.xml")
+    (True, False, False)
+    """
+    return not name.startswith(".") and _suffix(Path(name)) in _IMAGES
+
+
 def _is_image(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".") and _suffix(path) in _IMAGES
+    return path.is_file() and is_image_name(path.name)
 
 
 def _of_images(paths: list[str], pixel_size: float | None) -> Micrographs:

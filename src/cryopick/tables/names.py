@@ -99,25 +99,34 @@ class MicrographNames:
         """
         if not self._known:
             return part if _without(part, _IMAGE) != part else f"{part}.mrc"
-        whole = micrograph_key(_image_name(part))
-        for level, key in enumerate((part, whole, bare_name(part))):
-            found = self._by[level].get(key, [])
-            if len(found) == 1:
-                return found[0]
-            if found:
-                raise TableError(
-                    source,
-                    must=f"name one micrograph by {part}",
-                    got=f"{len(found)} that fit: {', '.join(found[:2])}",
-                    remedy="Keep the folders of the micrographs in the names, or convert one "
-                    "folder at a time",
-                )
+        found = self._fitting(part)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise TableError(
+                source,
+                must=f"name one micrograph by {part}",
+                got=f"{len(found)} that fit: {', '.join(found[:2])}",
+                remedy="Keep the folders of the micrographs in the names, or convert one "
+                "folder at a time",
+            )
         raise TableError(
             source,
             must="be of a micrograph that --micrographs lists",
             got=f"{part}, which is not among {len(self._known)} names such as {self._known[0]}",
             remedy="Give the --micrographs that were picked",
         )
+
+    def is_known(self, part: str) -> bool:
+        """Whether `part` stands for a known micrograph, or for several."""
+        return bool(self._fitting(part))
+
+    def _fitting(self, part: str) -> list[str]:
+        whole = micrograph_key(_image_name(part))
+        for level, key in enumerate((part, whole, bare_name(part))):
+            if found := self._by[level].get(key):
+                return found
+        return []
 
 
 def _image_name(name: str) -> str:

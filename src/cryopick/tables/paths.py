@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from cryopick.errors import TableError
@@ -43,6 +44,7 @@ def rename_for(name: str, *, source: Path | None, target: Path) -> str:
     return os.path.relpath(found)
 
 
+@lru_cache(maxsize=1 << 16)
 def micrograph_key(name: str) -> str:
     """Name the results of a micrograph: its path less job prefix and suffix, as RELION does.
 
