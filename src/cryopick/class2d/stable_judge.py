@@ -33,7 +33,7 @@ from cryopick.class2d.stable_parameters import StableParameters
 from cryopick.class2d.stable_partition import filtered, find_by_fold, without_each
 from cryopick.class2d.stable_search import find_candidates
 from cryopick.class2d.stable_sums import sum_classes
-from cryopick.class2d.stable_within import ClassMembers, align_classes
+from cryopick.class2d.stable_within import BATCH_IMAGES, ClassMembers, align_classes
 from cryopick.class2d.stable_workers import Run
 
 __all__ = [
@@ -49,7 +49,6 @@ __all__ = [
 
 FOLDS = 3
 _SAME = 0.15  # of their log-likelihood, which members of classes lose in those of the same view
-_BATCH_IMAGES = 1200  # at most, of classes that are aligned together
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -246,7 +245,7 @@ def _aligned(
     for c in range(n_classes):
         if len(members[c]) < FOLDS:
             continue
-        if not batches or sum(len(members[b]) for b in [*batches[-1], c]) > _BATCH_IMAGES:
+        if not batches or sum(len(members[b]) for b in [*batches[-1], c]) > BATCH_IMAGES:
             batches.append([])
         batches[-1].append(c)
     work = _Alignment(
