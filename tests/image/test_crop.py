@@ -29,9 +29,9 @@ def test_box_is_centred_on_the_nearest_pixel(device, offset):
 @pytest.mark.parametrize("box_size", [2, 6, 32])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_boxes_equal_slow_slices_with_repeated_edges(box_size, dtype):
-    torch.manual_seed(1)
-    micrograph = torch.randn(37, 41, dtype=dtype, generator=torch.Generator().manual_seed(0))
-    centers = torch.randint(-3, 44, (50, 2)).double()
+    generator = torch.Generator().manual_seed(0)
+    micrograph = torch.randn(37, 41, dtype=dtype, generator=generator)
+    centers = torch.randint(-3, 44, (50, 2), generator=generator).double()
     pad = 60
     padded = torch.nn.functional.pad(micrograph[None], (pad,) * 4, mode="constant")[0]
     for axis, length in ((0, 37), (1, 41)):  # repeat rows, then columns

@@ -426,7 +426,7 @@ def test_memory_is_what_is_estimated(count, tmp_path):
     """In a process of its own, as the peak of this one is of other tests."""
     templates = prepare(make_templates(20).repeat(count // 20, 1, 1))
     with (tmp_path / "templates.pickle").open("wb") as handle:
-        pickle.dump(templates, handle)
+        pickle.dump((prepare(make_templates(2)), templates), handle)
 
     printed = subprocess.run(
         [sys.executable, "-c", _MEASURE, tmp_path / "templates.pickle", str(DIAMETER), "1000"],
@@ -440,28 +440,24 @@ def test_memory_is_what_is_estimated(count, tmp_path):
 
 
 _MEASURE = """
-import pickle, sys, threading, time
+import pickle, sys
 import torch
-from cryopick.picking.template import pick_template, template_bytes
-from cryopick.picking.template_noise import template_noise_peaks
+from cryopick.picking.template import pick_template
 from cryopick.picking.template_parameters import TemplateParameters
 torch.set_num_threads(1)
 
-def data():  # without the pages of program files, of which more or fewer are mapped
-    return int(next(l for l in open("/proc/self/status") if "RssAnon" in l).split()[1]) * 1024
+def kilobytes(name):
+    return int(next(l for l in open("/proc/self/status") if l.startswith(name)).split()[1])
 
-def watch():
-    while True:
-        seen.append(data())
-        time.sleep(0.001)
+def pick(side, templates):
+    field = torch.randn(side, side, generator=torch.Generator().manual_seed(0))
+    parameters = TemplateParameters(diameter=float(sys.argv[2]), mask=False)
+    pick_template(field, pixel_size=5.0, templates=templates, parameters=parameters, ctf=None)
 
-torch.fft.rfft2(torch.randn(64, 64)) @ torch.zeros(33, 1, dtype=torch.complex64)
-seen = [data()]
-threading.Thread(target=watch, daemon=True).start()
-field = torch.randn(*[int(sys.argv[3])] * 2, generator=torch.Generator().manual_seed(0))
-parameters = TemplateParameters(diameter=float(sys.argv[2]), mask=False)
 with open(sys.argv[1], "rb") as handle:
-    templates = pickle.load(handle)
-pick_template(field, pixel_size=5.0, templates=templates, parameters=parameters, ctf=None)
-print(max(seen) - seen[0])
+    few, templates = pickle.load(handle)
+pick(256, few)  # maps the pages of program files, more or fewer of which a machine reads ahead
+before = kilobytes("RssAnon")
+pick(int(sys.argv[3]), templates)
+print((kilobytes("VmHWM") - kilobytes("RssFile") - kilobytes("RssShmem") - before) * 1024)
 """

@@ -14,13 +14,18 @@ def bank_of(mode, side=5, **more):
     return make_bank(FeatureParameters(mode=mode, **more), neighborhood_size=side)
 
 
+def noise(*shape):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(shape, dtype=torch.float64, generator=generator)
+
+
 def values(bank, patches):
     return feature_values(bank.is_magnitude, bank.even @ patches.T, bank.odd @ patches.T)
 
 
 @pytest.mark.parametrize("side", [3, 5])
 def test_ffts_are_the_distinct_magnitudes_of_the_transform(side):
-    patches = torch.randn(20, side**3, dtype=torch.float64)
+    patches = noise(20, side**3)
     transform = np.fft.fftn(patches.reshape(-1, side, side, side).numpy(), axes=(1, 2, 3))
 
     found = values(bank_of("ffts", side), patches)
@@ -33,7 +38,7 @@ def test_ffts_are_the_distinct_magnitudes_of_the_transform(side):
 
 
 def test_intensities_are_the_voxels():
-    patches = torch.randn(4, 27, dtype=torch.float64)
+    patches = noise(4, 27)
 
     torch.testing.assert_close(values(bank_of("intensities", 3), patches), patches.T)
 
