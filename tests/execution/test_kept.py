@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 
 import dask_world as world
@@ -89,6 +90,9 @@ def test_maps_of_several_commands_share_one_connection() -> None:
                     found = [o.value for o in session.map_unordered(world.square, [2, 3])]
                 assert sorted(found) == [4, 9]
             assert len(n_clients(cluster)) == 1
+        end = time.monotonic() + 60  # the scheduler hears of it a moment later
+        while n_clients(cluster) and time.monotonic() < end:
+            time.sleep(0.01)
         assert n_clients(cluster) == set()
 
     assert len(clients) == 1
@@ -97,10 +101,10 @@ def test_maps_of_several_commands_share_one_connection() -> None:
 def test_patience_begins_with_each_work() -> None:
     """A run may be busy here for long while no worker is there."""
     with world.cluster_of(0) as cluster:
-        executor = world.executor_of(cluster, patience=0.3, place="here")
+        executor = world.executor_of(cluster, patience=60, place="here")
         with keeping_fleets():
             with executor.session() as session:
-                session.fleet._since -= 60
+                session.fleet._since -= 600
             cluster.scale(1)
             cluster.wait_for_workers(1)
             with executor.session() as session:

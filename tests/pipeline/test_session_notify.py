@@ -29,7 +29,9 @@ class Listener(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def listener():
+def listener(monkeypatch):
+    for name in ("no_proxy", "NO_PROXY"):  # where others are reached through a proxy, this is not
+        monkeypatch.setenv(name, "127.0.0.1")
     handler = type("Handler", (Listener,), {"messages": []})
     with HTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -41,7 +43,7 @@ def listener():
 
 
 def wait_until(holds):
-    until = time.monotonic() + 10
+    until = time.monotonic() + 120
     while not holds() and time.monotonic() < until:
         time.sleep(0.01)
     assert holds()

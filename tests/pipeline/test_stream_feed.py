@@ -69,9 +69,10 @@ def test_a_table_that_grows_is_read_on():
     assert images_of(found, 2, 4) == ["p:2", "p:3"]
 
 
-def test_a_table_that_is_being_written_waits():
+def test_a_table_that_is_being_written_waits(monkeypatch):
+    monkeypatch.setattr("cryopick.pipeline.stream_feed._SETTLED", 600.0)  # however busy we are
     write("p.star", 3)
-    settle(Path("p.star"), age=0.0)
+    settle(Path("p.star"), age=1.0)
     found = feed("p.star")
 
     assert found.poll() == 0
