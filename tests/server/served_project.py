@@ -8,6 +8,9 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -62,6 +65,15 @@ def put_back(project: Path) -> None:
         if path.is_dir():
             shutil.rmtree(path)
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def port_of_ours() -> Iterator[int]:
+    """A port that nobody else is given meanwhile, and on which servers of a test can listen."""
+    with socket.socket() as kept:  # bound, but not listening
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        yield int(kept.getsockname()[1])
 
 
 def _make(folder: Path) -> None:

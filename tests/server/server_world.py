@@ -25,6 +25,7 @@ from cryopick.cli.app import app
 
 TOKEN = "a-token-of-the-tests-only"
 WRITES = {"X-Cryopick": "1"}
+PATIENCE = 300.0  # s; CI has few cores for many processes, each of which loads torch
 PROGRAM = [sys.executable, "-c", "from cryopick.cli.app import main; main()"]
 
 
@@ -33,19 +34,22 @@ class Page:
 
     def __init__(self, root: str, process: subprocess.Popen[str], folder: Path) -> None:
         self.root, self.process, self.folder = root, process, folder
-        self.http = httpx.Client(base_url=root, headers={"Authorization": f"Bearer {TOKEN}"})
+        self.http = httpx.Client(
+            base_url=root,
+            headers={"Authorization": f"Bearer {TOKEN}"},
+            timeout=PATIENCE,
+            trust_env=False,  # a proxy of this machine has no part in it
+        )
 
     def get(self, path: str, **query: Any) -> Any:
         """Answer of a route, which must be JSON and no error."""
-        answer = self.http.get(f"/api/{path}", params=query, timeout=60)
+        answer = self.http.get(f"/api/{path}", params=query)
         assert answer.status_code == 200, (path, answer.text)
         return answer.json()
 
     def change(self, method: str, path: str, body: Any = None, *, status: int = 200) -> Any:
         """Answer of a route that changes something."""
-        answer = self.http.request(
-            method, f"/api/{path}", json=body or {}, headers=WRITES, timeout=120
-        )
+        answer = self.http.request(method, f"/api/{path}", json=body or {}, headers=WRITES)
         assert answer.status_code == status, (path, answer.text)
         return answer.json()
 
@@ -53,7 +57,7 @@ class Page:
         """Answer of a route that makes a picture."""
         more = urlencode(query)
         url = path if not more else f"{path}{'&' if '?' in path else '?'}{more}"
-        return self.http.get(f"/{url}", timeout=60, headers={"Accept": "image/png"})
+        return self.http.get(f"/{url}", headers={"Accept": "image/png"})
 
     @property
     def fields(self) -> dict[str, str]:
@@ -78,7 +82,11 @@ def served(project: Path, *options: str) -> Iterator[Page]:
     finally:
         process.terminate()
         with process:  # closes its pipe
-            process.wait(20)
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
 
 
 def run_cli(*words: object) -> dict[str, Any]:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import shlex
 import struct
-import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import affine_transform
 from served_project import N_FIELDS
-from server_world import TOKEN, run_cli, served
+from server_world import PATIENCE, TOKEN, run_cli, served
 
 from cryopick.io.mrc import read_mrc
 from cryopick.io.star import read_star
+from cryopick.server.served import Served
+from cryopick.server.settings import ServerSettings
+from cryopick.server.watch import Watch
 from cryopick.tables.relion import read_micrographs, read_particles, read_picks
 
 pytest_plugins = ("server_world",)
@@ -173,27 +178,45 @@ def test_selected_classes_give_exactly_their_particles(page):
     assert given.content == (page.folder / "selections" / "two" / "particles.star").read_bytes()
 
 
+def brought_together(image, psi, shift_y, shift_x):
+    """An image as its angle, degrees, and its shifts, px, bring it onto the others."""
+    centre = np.array(image.shape) // 2
+    cos, sin = np.cos(np.deg2rad(psi)), np.sin(np.deg2rad(psi))
+    turn = np.array([[cos, -sin], [sin, cos]])
+    offset = centre - turn @ centre - [shift_y, shift_x]
+    return affine_transform(image, turn, offset=offset, mode="nearest")
+
+
 def test_the_mean_of_a_class_is_its_average(seen):
     (run,) = seen.get("classifications")["classifications"]
     said = seen.get(f"classifications/{run['id']}")
     number = int(np.argmax(said["classes"]["count"])) + 1
-    made = seen.change("POST", f"particles/{run['id']}/average", {"class": number})
+    path = f"particles/{run['id']}/average"
+    made = seen.change("POST", path, {"class": number})
+    plain = seen.change("POST", path, {"class": number, "aligned": False})
     tile = said["atlas"]["tile"]
     y, x = divmod(number - 1, said["atlas"]["columns"])
     sheet = grey(seen.picture(said["atlas"]["url"]))
     average = sheet[y * tile : (y + 1) * tile, x * tile : (x + 1) * tile]
-    mean = grey(seen.picture(made["mean"], tile=tile))
-    unaligned = seen.change(
-        "POST", f"particles/{run['id']}/average", {"class": number, "aligned": False}
-    )
-    blurred = grey(seen.picture(unaligned["mean"], tile=tile))
+    data = max((seen.folder / "classes").glob("run_it*_data.star"))
+    table = read_particles(data)
+    rows = table.rows[table.rows["class_number"] == number]
+    pixel, box = said["pixel_size"], said["box_size"]
+    poses = rows["psi"], rows["shift_y"] / pixel, rows["shift_x"] / pixel
+    images = []
+    for name in read_star(data)["particles"]["rlnImageName"][rows.index]:
+        index, _, stack = str(name).partition("@")
+        images.append(read_mrc(seen.folder.parent / stack, dtype=np.float32)[int(index) - 1])
+    aligned = [brought_together(*one) for one in zip(images, *poses, strict=True)]
 
-    def likeness(image):
-        return np.corrcoef(image.ravel(), average.ravel())[0, 1]
+    assert made["n"] == said["classes"]["count"][number - 1] == len(images)
+    assert likeness(grey(seen.picture(made["mean"], tile=tile)), average) > 0.6
+    assert likeness(grey(seen.picture(made["mean"], tile=box)), np.mean(aligned, axis=0)) > 0.95
+    assert likeness(grey(seen.picture(plain["mean"], tile=box)), np.mean(images, axis=0)) > 0.99
 
-    assert made["n"] == said["classes"]["count"][number - 1]
-    assert likeness(mean) > 0.6
-    assert likeness(mean) > likeness(blurred)
+
+def likeness(image, other):
+    return np.corrcoef(image.ravel(), other.ravel())[0, 1]
 
 
 def test_particles_set_aside_stay_out_of_what_is_saved(page):
@@ -278,7 +301,7 @@ def test_a_job_from_a_form_is_the_command_that_it_shows(page):
     wrong = body | {"parameters": {"min_diameter": -1, "max_diameter": 200}}
     assert "min_diameter" in page.change("POST", "jobs", wrong, status=400)["error"]
     started = page.change("POST", "jobs", body)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while (job := page.get(f"jobs/{started['job']}"))["state"] == "running":
         assert time.monotonic() < deadline, page.get(f"jobs/{started['job']}/log")["text"]
         time.sleep(0.3)
@@ -308,69 +331,115 @@ def test_a_plan_says_what_a_run_would_do_again(seen):
     }  # fmt: skip
 
 
-def listen(page, events, *, last="", seconds=6.0, until=1):
-    """Take events until there are enough."""
+def listen(page, *, last=""):
+    """Give one event after the other, as long as they come."""
     headers = {"Last-Event-ID": last} if last else {}
-    deadline = time.monotonic() + seconds
-    with page.http.stream("GET", "/api/events", headers=headers, timeout=seconds) as stream:
+    with page.http.stream("GET", "/api/events", headers=headers) as stream:
         event = {}
+        deadline = time.monotonic() + PATIENCE
         for line in stream.iter_lines():
+            assert time.monotonic() < deadline, "no event came"
+            if line.startswith(":"):  # the server lives, and has nothing to say
+                continue
             if line:
                 name, _, value = line.partition(": ")
                 event[name] = value
             elif "event" in event:
-                events.append((event["event"], event["id"], json.loads(event["data"])))
+                yield event["event"], event["id"], json.loads(event["data"])
                 event = {}
-            if len(events) >= until or time.monotonic() > deadline:
-                return
+                deadline = time.monotonic() + PATIENCE
 
 
 def test_a_listener_that_comes_back_gets_what_it_missed(project):
     with served(project) as page:
-        events = []
-        listener = threading.Thread(target=listen, args=(page, events), kwargs={"until": 2})
-        listener.start()
-        time.sleep(2.5)
-        page.change("PUT", "limits", {"limits": {"picks": [1, None]}})
-        listener.join()
-        assert [name for name, _, _ in events] == ["hello", "limits"]
-        seen = events[-1][1]
+        with contextlib.closing(listen(page)) as events:
+            assert next(events)[0] == "hello"
+            page.change("PUT", "limits", {"limits": {"picks": [1, None]}})
+            name, seen, _ = next(events)
+        assert name == "limits"
         page.change("PUT", "limits", {"limits": {"picks": [10000, None]}})
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         while not page.get("changes", since=seen)["events"]:
             assert time.monotonic() < deadline
             time.sleep(0.2)
-        missed = []
-        listen(page, missed, last=seen, until=2)
+        with contextlib.closing(listen(page, last=seen)) as events:
+            missed = [next(events) for _ in range(2)]
         assert [name for name, _, _ in missed] == ["hello", "limits"]
         assert missed[-1][2]["n_accepted"] == 0
-    with served(project) as page:
-        after = []
-        listen(page, after, last=seen, until=2)
-        assert [name for name, _, _ in after] == ["hello", "reset"]
+    with served(project) as page, contextlib.closing(listen(page, last=seen)) as events:
+        assert [next(events)[0] for _ in range(2)] == ["hello", "reset"]
+
+
+def land(project):
+    """Add a field to the table of a project, at once, as everything here is written."""
+    path = project / "micrographs.star"
+    text = path.read_text()
+    line = next(row for row in text.splitlines() if "sim_00004" in row)
+    longer = path.with_suffix(".new")
+    longer.write_text(text.rstrip() + "\n" + line.replace("sim_00004", "sim_00099") + "\n")
+    longer.replace(path)
+    return path
 
 
 def test_a_field_that_lands_is_told_to_listeners(own_page):
     own_page.get("fields")
-    events = []
-    listener = threading.Thread(
-        target=listen, args=(own_page, events), kwargs={"until": 2, "seconds": 15}
-    )
-    listener.start()
-    time.sleep(2.5)
-    path = own_page.folder / "micrographs.star"
-    text = path.read_text()
-    line = next(row for row in text.splitlines() if "sim_00004" in row)
-    path.write_text(text.rstrip() + "\n" + line.replace("sim_00004", "sim_00099") + "\n")
-    listener.join()
+    with contextlib.closing(listen(own_page)) as events:
+        assert next(events)[0] == "hello"
+        path = land(own_page.folder)
+        name, _, data = next(events)
 
-    name, _, data = events[-1]
     assert name == "fields"
     assert data["n_all"] == N_FIELDS + 1
     assert len(data["added"]) == 1
     (block,) = [b for b in read_star(path).values() if "rlnMicrographName" in b]
     assert len(block) == N_FIELDS + 1
     assert own_page.get("fields", columns="name", search="00099")["rows"][0][0] == data["added"][0]
+
+
+def test_a_field_that_lands_between_the_first_answer_and_the_first_look_is_told(project):
+    served = Served(ServerSettings(project=project, token=TOKEN))
+    looker = Watch(served)
+    looker.begin()
+    assert len(served.table()) == N_FIELDS
+    before = served.hub.revision
+    land(project)
+    looker.look()
+
+    (event,) = served.hub.since(before)
+    assert event.name == "fields"
+    assert len(event.data["added"]) == 1
+
+
+def test_what_a_server_started_ends_with_it_also_when_it_is_killed(project):
+    with served(project) as page:
+        field = page.get(f"fields/{page.fields[BLOCKED]}")
+        assert page.picture(field["image"]["denoised"]).status_code == 200
+        pid = page.process.pid
+        helpers = [one for one in children_of(pid) if "spawn_main" in command_of(one)]
+        assert helpers
+        page.process.kill()
+        deadline = time.monotonic() + PATIENCE
+        while any("spawn_main" in command_of(one) for one in helpers):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def children_of(pid):
+    """Processes that a process began."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(path.parent.name)
+    return found
+
+
+def command_of(pid):
+    """Command line of a process; empty when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
 
 
 def test_the_token_is_in_no_answer(seen):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from served_project import ALONE
-from server_world import run_command_line
+from server_world import PATIENCE, run_command_line
 
 from cryopick.pipeline.project import Project
 from cryopick.pipeline.run_parameters import RunParameters
@@ -36,7 +38,7 @@ def with_session(page):
     return project
 
 
-def wait_for(project, holds, *, seconds=90):
+def wait_for(project, holds, *, seconds=PATIENCE):
     path, said = project / "session" / "status.json", {}
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -72,13 +74,35 @@ def test_a_session_begins_rests_goes_on_and_ends_as_the_page_says(with_session, 
     ended = wait_for(with_session, is_in("stopped"))
     assert ended["is_finished"]
     assert ended["manager"]["pid"] == first["manager"]["pid"]
-    until = time.monotonic() + 30
-    while (state := page.get(f"jobs/{started['job']}")["state"]) == "running":
-        assert time.monotonic() < until
-        time.sleep(0.2)
-    assert state == "done"
+    assert wait_for_end(page, started["job"]) == "done"
     assert page.get("overview")["counts"] == before  # all of it was there before
     page.change("POST", "session", {"do": "dance"}, status=400)
+
+
+def wait_for_end(page, job):
+    """Wait for the process of a session that was told to end."""
+    until = time.monotonic() + PATIENCE
+    while (state := page.get(f"jobs/{job}")["state"]) == "running":
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    return state
+
+
+def test_a_session_that_has_just_stopped_is_waited_for_when_it_is_begun_again(with_session, page):
+    """It says so a little before it lets go of the project."""
+    status = {"state": "stopped", "manager": {"pid": os.getpid()}}
+    with ThreadPoolExecutor(1) as pool:
+        with Project.open(with_session):
+            page.change("POST", "session", {"do": "start"}, status=409)  # a run, for all it knows
+            (with_session / "session" / "status.json").write_text(json.dumps(status))
+            answer = pool.submit(page.change, "POST", "session", {"do": "start"})
+            time.sleep(1)
+            assert not answer.done()
+        started = answer.result()
+    wait_for(with_session, is_in("watching"))
+
+    page.change("POST", "session", {"do": "stop"})
+    assert wait_for_end(page, started["job"]) in ("done", "stopped")
 
 
 def test_without_a_session_nothing_is_asked_of_one(page):

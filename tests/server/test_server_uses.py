@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from scipy.spatial import cKDTree
 from served_project import copy_project
-from server_world import run_cli, served
+from server_world import PATIENCE, run_cli, served
 
 from cryopick.io.eman_hdf_write import write_eman_stack
 from cryopick.io.json_files import read_object
@@ -31,7 +31,7 @@ ALONE = {"workers": 1, "threads": 1}
 
 def finished(page, started):
     """Wait for a job, and give its folder."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while (job := page.get(f"jobs/{started['job']}"))["state"] == "running":
         assert time.monotonic() < deadline, page.get(f"jobs/{started['job']}/log")["text"]
         time.sleep(0.2)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import multiprocessing
+import multiprocessing.process
+import os
 import threading
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -60,9 +62,7 @@ def _submit(name: str, arguments: tuple[Any, ...]) -> Future[Any]:
         _used = time.monotonic()
         if _pool is None:
             context = multiprocessing.get_context("spawn")
-            _pool = ProcessPoolExecutor(
-                max_workers=1, mp_context=context, initializer=give_memory_back
-            )
+            _pool = ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=_begin)
         return _pool.submit(_call, name, arguments)
 
 
@@ -76,6 +76,19 @@ def close(*, if_idle: bool = False) -> None:
         for helper in multiprocessing.active_children():  # it may still be loading libraries
             helper.kill()
         _pool = None
+
+
+def _begin() -> None:
+    """Prepare the helper process; it ends with the server, also with one that is killed."""
+    give_memory_back()
+    server = multiprocessing.parent_process()
+    if server is not None:
+        threading.Thread(target=_end_after, args=(server,), daemon=True).start()
+
+
+def _end_after(server: multiprocessing.process.BaseProcess) -> None:
+    server.join()
+    os._exit(1)
 
 
 def _call(name: str, arguments: tuple[Any, ...]) -> Any:

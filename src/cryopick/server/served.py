@@ -47,9 +47,13 @@ class Served:
         from cryopick.pipeline.field_table import FieldTable
 
         with self.lock:
+            is_first = self._table is None
             if self._table is None:
                 self._table = FieldTable(project=self.folder)
             changed = self._table.refresh()
+            if is_first:  # what it holds now is news to nobody
+                self._n_told, self._changed = len(self._table), set()
+                return self._table
             is_all = changed is None or self._changed is None
             self._changed = None if is_all else (self._changed or set()) | (changed or set())
             return self._table

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cryopick.execution.parameters import ComputeParameters
 from cryopick.parameters import Parameters
+from cryopick.pipeline.project_holder import read_holder
+from cryopick.pipeline.project_layout import LOCK
 from cryopick.pipeline.project_status import find_holder
 from cryopick.pipeline.run_parameters import RunParameters
 from cryopick.pipeline.session_layout import ask, read_settings
@@ -16,6 +19,7 @@ from cryopick.server.answers import Call, Conflict, WrongCall
 from cryopick.server.forms import flags_of
 from cryopick.server.served import Served, command_line
 from cryopick.server.tasks import new_folder, start_task
+from cryopick.server.watch import read_session
 
 __all__ = ["session"]
 
@@ -32,6 +36,7 @@ _PARTS: Mapping[str, type[Parameters]] = {
     "compute": ComputeParameters,
 }
 _PATTERN = "*?["
+_ENDING = 30.0  # s that a session may take to end after it has said that it does
 
 
 def session(call: Call) -> dict[str, Any]:
@@ -42,7 +47,7 @@ def session(call: Call) -> dict[str, Any]:
     settings = read_settings(call.served.folder)
     _, is_held = find_holder(call.served.project)
     if wanted == "start":
-        if is_held:
+        if is_held and not _ends(call.served):
             raise Conflict("Somebody is at work on this project already.")
         return _start(call.served, settings)
     if not is_held:
@@ -51,6 +56,22 @@ def session(call: Call) -> dict[str, Any]:
     ask(call.served.folder, what, **values)
     words = ["session", what, call.served.folder, *(["--finish"] if wanted == "finish" else [])]
     return {"asked": wanted, "command": command_line(*words)}
+
+
+def _ends(served: Served) -> bool:
+    """Wait for a session that says that it has stopped to let go of the project."""
+    said = read_session(served.folder) or {}
+    holder = read_holder(served.folder / LOCK)
+    manager = said.get("manager") or {}
+    is_another = holder is not None and holder.pid != manager.get("pid")
+    if said.get("state") not in ("stopped", "failed") or is_another:
+        return False
+    until = time.monotonic() + _ENDING
+    while find_holder(served.project)[1]:
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def _start(served: Served, settings: Mapping[str, Any]) -> dict[str, Any]:

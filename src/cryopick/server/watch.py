@@ -38,8 +38,10 @@ _LOG = logging.getLogger("cryopick.server")
 
 @contextlib.asynccontextmanager
 async def watch(served: Served) -> AsyncIterator[None]:
-    """Look while the server runs."""
+    """Look while the server runs: whatever changes after its first answer is told."""
     looker = Watch(served)
+    with contextlib.suppress(CryopickError, OSError):  # the first look says what is wrong
+        await run_in_threadpool(looker.begin)
     task = asyncio.create_task(_look_on(looker, served))
     try:
         yield
@@ -73,6 +75,10 @@ class Watch:
         self._stamps: dict[str, str] = {}
         self._is_first = True
 
+    def begin(self) -> None:
+        """Take down how the files are; to be called before anybody can have asked for them."""
+        self._stamps = dict(_stamps(self._served.folder))
+
     def look(self) -> None:
         """Compare the files with those of the last look, and add events."""
         stamps = dict(_stamps(self._served.folder))
@@ -80,9 +86,7 @@ class Watch:
         changed = {n for n in stamps.keys() | before.keys() if stamps.get(n) != before.get(n)}
         if self._is_first:
             self._is_first = False
-            self._served.table()
-            self._served.take_changes()
-            return
+            self._served.table()  # slow once; who asks for it finds it ready
         if changed:
             self._tell(changed)
 

@@ -1,6 +1,6 @@
 /** One table of keys: what is bound is what `?` shows. */
 import { createStore } from "./store.js";
-import { useEffect, useRef } from "./html.js";
+import { useLayoutEffect, useRef } from "./html.js";
 
 /** @typedef {{keys: string, label: string, group: string, run: (event: KeyboardEvent) => void}} Binding */
 
@@ -55,7 +55,7 @@ export function useKeys(group, list) {
   const latest = useRef(list);
   latest.current = list;
   const shape = list.map(([keys, label]) => `${keys}:${label}`).join("|");
-  useEffect(() => {
+  useLayoutEffect(() => { // with what they act on: a key may come at once
     const mine = latest.current.map(([keys, label], i) => ({
       keys, label, group, run: (event) => latest.current[i]?.[2](event),
     }));

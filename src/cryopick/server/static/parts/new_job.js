@@ -1,5 +1,5 @@
 /** A command chosen from a list, its form, and its command line while it is filled in. */
-import { html, useEffect, useState } from "../lib/html.js";
+import { html, useEffect, useLayoutEffect, useState } from "../lib/html.js";
 import { ask, send } from "../lib/api.js";
 import { useJson } from "../lib/remote.js";
 import { goTo, place } from "../lib/router.js";
@@ -33,7 +33,7 @@ function Form({ command }) {
   const [isBusy, setBusy] = useState(false);
   const seen = form.value;
   const { query } = useStore(place);
-  useEffect(() => {
+  useLayoutEffect(() => { // before anybody can choose another
     if (seen) setInputs(Object.fromEntries((seen.inputs ?? []).filter((input) => input.choices?.length).map((input) => [input.name, chosenInput(input, query[input.name])])));
   }, [seen]);
   const body = seen && { command: seen.command, inputs, parameters: { ...seen.values, ...values } };

@@ -123,7 +123,8 @@ export function CanvasView({ label, image, width, height, table, tool, tileSourc
     painterRef.current.drawAbove = drawAbove;
     painterRef.current.redraw();
   }, [drawAbove]);
-  useEffect(() => { painterRef.current.panZoom.tool = tool; }, [tool]);
+  // With the cursor that shows it: a click may come at once.
+  useLayoutEffect(() => { painterRef.current.panZoom.tool = tool; }, [tool]);
   return html`<div class="stage">
     <div ref=${element} class="canvas-view" tabindex="0" role="img" aria-label=${label} style=${{ cursor: cursor ?? "grab" }}>
       <canvas ref=${ground}></canvas><canvas ref=${above}></canvas>
