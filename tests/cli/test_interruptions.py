@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from command_world import ALONE, BOX, DIAMETERS, RUN, extract, leftovers, pick, write_table
 
+from cryopick.execution.local import LocalExecutor
 from cryopick.io.mrc import read_mrc
 
 pytest_plugins = ("command_world",)
@@ -109,7 +110,7 @@ def killed_at(cases):
         input=json.dumps(cases),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     return [int(word) for word in result.stdout.split() if word.isdigit()]
@@ -177,7 +178,7 @@ def going(project):
         start_new_session=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     ) as process:
-        ledger, end = Path("pick/ledger.jsonl"), time.monotonic() + 60
+        ledger, end = Path("pick/ledger.jsonl"), time.monotonic() + 300
         while not (ledger.exists() and ledger.stat().st_size) and time.monotonic() < end:
             time.sleep(0.005)
         yield process
@@ -198,7 +199,7 @@ def members(group):
 
 def test_the_interrupt_key_stops_a_run_that_goes_on_later(going, cryopick):
     os.killpg(going.pid, signal.SIGINT)  # as a terminal does: to parent and workers
-    out, err = going.communicate(timeout=60)
+    out, err = going.communicate(timeout=300)
 
     assert (going.returncode, out) == (130, "")
     assert err == "Stopped. Finished work is kept; the same command goes on from here.\n"
@@ -215,6 +216,25 @@ def test_the_interrupt_key_stops_a_run_that_goes_on_later(going, cryopick):
     assert len(kept) >= done
 
 
+def interrupt():
+    """As the key does, in a worker that still loads its modules."""
+    os.kill(os.getpid(), signal.SIGINT)
+    return abs
+
+
+class InterruptedAtStart:
+    """A function for workers, which interrupts one as soon as it is read there."""
+
+    def __reduce__(self):
+        return interrupt, ()
+
+
+def test_the_interrupt_key_does_not_reach_a_worker_that_still_starts():
+    done = LocalExecutor(workers=1, threads=1).map_unordered(InterruptedAtStart(), [-3, -4])
+
+    assert sorted(outcome.value for outcome in done) == [3, 4]
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_a_killed_run_leaves_no_workers_behind_and_goes_on_later(going, cryopick):
     assert len(members(going.pid)) > 2
@@ -222,7 +242,7 @@ def test_a_killed_run_leaves_no_workers_behind_and_goes_on_later(going, cryopick
     going.kill()
     going.wait()
 
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while members(going.pid) and time.monotonic() < end:
         time.sleep(0.05)
     assert members(going.pid) == []

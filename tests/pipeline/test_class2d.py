@@ -206,7 +206,7 @@ def test_a_killed_run_goes_on_to_the_same_result(run, particles, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", KILLER, str(Path(__file__).parent), str(particles.source),
          str(tmp_path), *points],
-        capture_output=True, text=True, timeout=100, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
     assert done.stdout.split() == [str(int(signal.SIGKILL))] * len(points), done.stderr

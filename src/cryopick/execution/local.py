@@ -24,6 +24,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.context import ForkServerContext
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from cryopick.errors import CryopickError, DataError, ParameterError, ProjectError
@@ -39,6 +41,7 @@ __all__ = [
     "Outcome",
     "SerialExecutor",
     "count_cores",
+    "forking_context",
     "make_executor",
     "require_devices",
     "run_item",
@@ -131,6 +134,23 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)  # a parent that was killed cannot say so, and its workers would wait for ever
+
+
+def forking_context() -> ForkServerContext:
+    """Give the context that forks processes from a server, which Ctrl-C does not reach.
+
+    Nor does it reach them from their first moment on: one that still loads its modules would end
+    with a traceback.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cryopick.execution.preload"])
+    resource_tracker.ensure_running()  # which lets signals through again when it has begun
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()  # what is blocked here stays so in its processes
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return context
 
 
 @contextlib.contextmanager
@@ -231,10 +251,11 @@ class LocalExecutor:
 
     @contextlib.contextmanager
     def _pool(self, workers: int, function: Callable[..., object]) -> Iterator[ProcessPoolExecutor]:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["cryopick.execution.preload"])
         pool = ProcessPoolExecutor(
-            workers, context, initializer=_start_worker, initargs=(self._threads, function)
+            workers,
+            forking_context(),
+            initializer=_start_worker,
+            initargs=(self._threads, function),
         )
         try:
             yield pool

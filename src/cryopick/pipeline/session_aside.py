@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cryopick.errors import CryopickError, DataError
+from cryopick.execution.local import forking_context
 
 __all__ = ["Aside", "Tell"]
 
@@ -44,8 +45,7 @@ class Aside:
         self.step, self.share, self.note = name, 0.0, ""
         self.sentences: list[str] = []  # for the user, not yet read
         self._result: tuple[str, Any] | None = None
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["cryopick.execution.preload"])
+        context = forking_context()
         self._mine, theirs = context.Pipe(duplex=False)
         self._process = context.Process(
             target=_work,
