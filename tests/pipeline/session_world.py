@@ -113,7 +113,7 @@ def meanwhile(*steps: Callable[[], object], project: str = "project") -> Iterato
 
 
 def _asked_to_finish(project: str) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while time.monotonic() < until:
         with contextlib.suppress(ProjectError):
             ask(Path(project), "stop", finish=True)
@@ -148,12 +148,30 @@ def beside(*words: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+def spoil(path: Path) -> None:
+    """Leave the header of a field, and nothing of use after it; it still counts as complete."""
+    pixels = path.read_bytes()
+    path.write_bytes(pixels[:1024] + b"\xff" * (len(pixels) - 1024))
+    make_older(path)
+
+
+def make_older(path: str | Path) -> None:
+    """Let a file count as complete at the first look at it.
+
+    It was changed before it came here, whatever the step of the clock of the file system. Else
+    a field that was renamed within that step has to settle, and others go before it.
+    """
+    then = time.time() - 60
+    os.utime(path, (then, then))
+
+
 def bring(*numbers: int, into: str = "incoming") -> None:
-    """Copy fields into a folder, each whole at once."""
+    """Copy fields into a folder, each whole at once, and one right after the other."""
     folder = Path(into)
     folder.mkdir(exist_ok=True)
-    for number in numbers:
-        name = f"sim_{number:05d}.mrc"
-        aside = folder / f".{name}"
-        shutil.copyfile(Path(FIELDS) / name, aside)
-        aside.rename(folder / name)
+    names = [f"sim_{number:05d}.mrc" for number in numbers]
+    for name in names:
+        shutil.copyfile(Path(FIELDS) / name, folder / f".{name}")
+        make_older(folder / f".{name}")
+    for name in names:
+        (folder / f".{name}").rename(folder / name)

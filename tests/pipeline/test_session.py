@@ -14,8 +14,10 @@ from session_world import (
     bring,
     by_step,
     comparable,
+    make_older,
     meanwhile,
     session,
+    spoil,
     status_of,
     until,
     wait_for,
@@ -131,6 +133,7 @@ def test_where_the_first_show_nothing_to_learn_from_the_picker_learns_from_more(
     for path in Path("incoming").iterdir():  # fields without a particle
         noise = np.random.default_rng(1).normal(size=read_mrc(path).shape[-2:])
         write_mrc(path, noise.astype(np.float32), pixel_size=4.0)
+        make_older(path)
 
     def first_classes(state):
         def holds(status):
@@ -196,9 +199,7 @@ def test_a_micrograph_that_cannot_be_worked_on_is_refused_and_the_others_go_on(r
 
 def test_a_first_micrograph_without_use_does_not_hold_up_those_that_follow(run_folder):
     bring(1)
-    good = Path("incoming/sim_00001.mrc")
-    pixels = good.read_bytes()
-    good.write_bytes(pixels[:1024] + b"\xff" * (len(pixels) - 1024))
+    spoil(Path("incoming/sim_00001.mrc"))
 
     with meanwhile(until(failed=1), lambda: bring(2), until(extracted=1)):
         ended = session("incoming", parameters=TO_PARTICLES, watching=OPEN)
@@ -211,9 +212,7 @@ def test_a_first_micrograph_without_use_does_not_hold_up_those_that_follow(run_f
 def test_first_micrographs_without_use_do_not_hold_up_a_session_that_is_started_again(run_folder):
     bring(1, 2, 3, 4)
     for number in (1, 2, 3):
-        path = Path(f"incoming/sim_{number:05d}.mrc")
-        pixels = path.read_bytes()
-        path.write_bytes(pixels[:1024] + b"\xff" * (len(pixels) - 1024))
+        spoil(Path(f"incoming/sim_{number:05d}.mrc"))
 
     with meanwhile(until(failed=3, extracted=1), lambda: ask(Path("project"), "stop")):
         assert session("incoming", parameters=TO_PARTICLES, watching=OPEN).result is None

@@ -17,6 +17,7 @@ from session_world import (
     bring,
     by_step,
     comparable,
+    make_older,
     meanwhile,
     session,
     status_of,
@@ -38,9 +39,9 @@ def bring_many(count):
     aside = Path("aside")
     aside.mkdir()
     for number in range(count):
-        shutil.copyfile(
-            Path(FIELDS, f"sim_{number % 5 + 1:05d}.mrc"), aside / f"f_{number:02d}.mrc"
-        )
+        path = aside / f"f_{number:02d}.mrc"
+        shutil.copyfile(Path(FIELDS, f"sim_{number % 5 + 1:05d}.mrc"), path)
+        make_older(path)
     aside.rename("incoming")
 
 
@@ -82,6 +83,7 @@ def test_a_file_that_changes_is_worked_on_anew(run_folder, tmp_path, monkeypatch
 
     def change():
         shutil.copyfile("data/micrographs/sim_00004.mrc", "incoming/.aside")
+        make_older("incoming/.aside")
         Path("incoming/.aside").rename("incoming/sim_00002.mrc")
         bring(5)
 
@@ -111,7 +113,16 @@ def test_when_more_fields_change_what_a_picker_goes_by_its_new_job_has_all_of_th
         jobs = sorted(Path("project/jobs").glob("*_blob_picks"))
         keys.append([len(LedgerTail(path=job / "ledger.jsonl").read_new()) for job in jobs])
 
-    with meanwhile(until(picked=1), lambda: bring(2, 3), until(picked=3), have_picked(3), look):
+    def bring_both():  # listed together, whenever somebody looks
+        ask(Path("project"), "pause")
+        wait_for(lambda status: status["state"] == "paused")
+        bring(2, 3)
+        until(listed=3)()
+        ask(Path("project"), "resume")
+
+    with meanwhile(
+        until(picked=1), have_picked(1), bring_both, until(picked=3), have_picked(3), look
+    ):
         session("incoming", parameters=parameters, watching=OPEN)
 
     assert keys == [[1, 3]]
