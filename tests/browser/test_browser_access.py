@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from browser_world import Served, go, serious_findings, serving, watched_page
+from browser_world import Served, go, serious_findings, serving, settle, watched_page
 from playwright.sync_api import Browser, expect
 
 pytest_plugins = ["browser_world"]
@@ -41,8 +41,7 @@ def test_no_page_has_a_serious_fault_of_access(
     with watched_page(chromium, shared, color_scheme=scheme) as (page, _):
         for name, place in PLACES.items():
             go(page, place)
-            page.wait_for_timeout(500)
-            expect(page.locator("[aria-busy=true]")).to_have_count(0, timeout=60_000)
+            settle(page)
             found[name] = serious_findings(page, only=only)
 
     assert {name: faults for name, faults in found.items() if faults} == {}
@@ -52,7 +51,7 @@ def test_every_page_fits_on_a_phone(chromium: Browser, shared: Served) -> None:
     with watched_page(chromium, shared, viewport={"width": 390, "height": 844}) as (page, _):
         for place in PLACES.values():
             go(page, place)
-            page.wait_for_timeout(250)
+            settle(page)
             main = page.locator("main")
             wide = main.evaluate("m => m.scrollWidth - m.clientWidth")
             assert wide <= 1, f"{place} is {wide} px too wide"
@@ -68,7 +67,7 @@ def test_a_field_is_found_opened_judged_and_left_with_keys_alone(
     chromium: Browser, served: Served
 ) -> None:
     with watched_page(chromium, served) as (page, _):
-        page.get_by_role("grid").wait_for()
+        expect(page.get_by_role("grid").get_by_role("row").nth(5)).to_contain_text("sim_00005.mrc")
         for _ in range(60):
             page.keyboard.press("Tab")
             if page.evaluate("document.activeElement.getAttribute('role')") == "grid":
@@ -117,7 +116,7 @@ def test_the_page_goes_on_when_a_killed_server_is_there_again(
         expect(connection).to_have_text("waiting for the server")
         served.start()
         reject_some(served)
-        expect(connection).to_have_text("live", timeout=20_000)
+        expect(connection).to_have_text("live")
         accepted = served.ask("api/limits")["n_accepted"]
         assert accepted < 5
         expect(page.get_by_test_id("n-accepted")).to_have_text(str(accepted))

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from browser_world import Served, go, watched_page
+from browser_world import SLOW, Served, go, watched_page
 from playwright.sync_api import Browser, Page, expect
 
 from cryopick.io.star import read_star
@@ -56,6 +56,13 @@ def at(page: Page, x: float, y: float) -> tuple[float, float]:
     return box["x"] + (x + 0.5) * box["scale"], box["y"] + (y + 0.5) * box["scale"]
 
 
+def take_tool(page: Page, key: str) -> None:
+    """Take up a tool for picks with its key."""
+    page.get_by_role("button", name="Undo").wait_for()
+    page.keyboard.press(key)
+    expect(page.locator(".canvas-view")).to_have_css("cursor", "crosshair")
+
+
 def empty_place(served: Served, field: str) -> tuple[float, float]:
     """A point that is far from all peaks."""
     peaks = served.ask(f"api/sets/2/fields/{field}?source=peaks")["columns"]
@@ -72,7 +79,7 @@ def empty_place(served: Served, field: str) -> tuple[float, float]:
 
 def changed(page: Page, expression: str, before: float) -> float:
     """Wait until an expression has another value, and give it."""
-    for _ in range(100):
+    for _ in range(SLOW // 100):
         now = float(page.evaluate(expression))
         if abs(now - before) > 1e-3:
             return now
@@ -118,9 +125,10 @@ def test_picks_added_and_removed_by_hand_are_there_after_a_reload_and_are_extrac
         field = open_first(page)
         x, y = empty_place(served, field)
         before = int(page.get_by_test_id("n-shown").text_content() or "")
-        page.keyboard.press("p")
+        take_tool(page, "p")
         page.mouse.click(*at(page, x, y))
         expect(page.get_by_test_id("n-shown")).to_have_text(str(before + 1))
+        expect(page.get_by_test_id("command")).to_contain_text("--add")  # its bar takes some room
         picks = served.ask(f"api/sets/{picks_of(served)}/fields/{field}")["columns"]
         page.mouse.click(*at(page, picks["x"][0], picks["y"][0]), button="right")
         expect(page.get_by_test_id("n-shown")).to_have_text(str(before))
@@ -170,7 +178,7 @@ def test_a_lasso_removes_what_lies_inside_and_undo_brings_it_back(
             100 < x < 540 and 100 < y < 540 for x, y in zip(picks["x"], picks["y"], strict=True)
         )
         n = len(picks["x"])
-        page.keyboard.press("l")
+        take_tool(page, "l")
         page.mouse.move(*at(page, 100, 100))
         page.mouse.down()
         for corner in [(540, 100), (540, 540), (100, 540), (100, 100)]:

@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from browser_world import Served, serving, watched_page
+from browser_world import SLOW, Served, serving, watched_page
 from playwright.sync_api import Browser, expect
 
 from cryopick.execution.parameters import ComputeParameters
@@ -16,7 +16,6 @@ from cryopick.pipeline.session_parameters import SessionParameters
 from cryopick.pipeline.session_settings import KeptSettings, SessionRequest, write_settings
 
 pytest_plugins = ["browser_world"]
-SLOW = 60_000  # ms; a process of its own on a busy machine
 
 
 def write_session(folder: Path) -> None:
@@ -44,7 +43,7 @@ def test_a_session_is_paused_ended_and_begun_again_with_buttons(
     write_session(own_project)
     with serving(own_project) as served:
         served.ask("api/session", {"do": "start"})
-        until = time.monotonic() + 60
+        until = time.monotonic() + SLOW / 1000
         while state_of(served) != "watching":
             assert time.monotonic() < until
             time.sleep(0.1)
