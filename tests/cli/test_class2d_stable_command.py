@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cryopick.cli.app import app
+from cryopick.cli.class2d_stable import _lines as lines_of
 
 QUICK = (
     "--img-per-grp 60 --target-radius 11 --target-nx 32 --init-iter 1 --maxit 4 --stab-ali 2 "
@@ -39,6 +40,17 @@ def test_what_is_printed_is_what_is_in_the_folder(stack: Path, tmp_path: Path) -
     for name in values["files"]:
         assert (tmp_path / "out" / name).exists(), name
     assert "out/report.html" in spoken.output
+
+
+def test_what_is_not_known_of_a_class_is_a_dash() -> None:
+    known = {"number": 1, "n_particles": 68, "reproducibility": 0.57, "pixel_error": None}
+    values = {
+        "classes": [known | {"resolution": None}], "n_left_out": 0, "n_classes": 1,
+        "n_accounted": 68, "n_particles": 120, "accounted": 68 / 120, "averages": "averages.mrcs",
+        "accounted_by_generation": [0.5], "particles": "particles.star", "report": "report.html",
+    }  # fmt: skip
+    row = lines_of(values)[1].split()
+    assert row == ["1", "68", "0.57", "-", "-"]
 
 
 def test_gpu_info_needs_nothing_else() -> None:

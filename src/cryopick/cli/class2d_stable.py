@@ -106,15 +106,19 @@ def _silent(_: str) -> None:
     pass
 
 
+def _number(value: float | None, width: int, digits: int) -> str:
+    """Put a number into a column; what is not known is a dash."""
+    return f"{'-':>{width}}" if value is None else f"{value:>{width}.{digits}f}"
+
+
 def _lines(values: dict[str, Any]) -> list[str]:
     lines = []
     if values["classes"]:
         lines.append(f"{'class':>5}{'images':>9}{'reproducibility':>17}{'error px':>10}{'A':>8}")
     for one in values["classes"][:_SHOWN]:
-        resolution = "-" if one["resolution"] is None else f"{one['resolution']:.1f}"
         lines.append(
-            f"{one['number']:>5}{one['n_particles']:>9,}{one['reproducibility']:>17.2f}"
-            f"{one['pixel_error']:>10.2f}{resolution:>8}"
+            f"{one['number']:>5}{one['n_particles']:>9,}{_number(one['reproducibility'], 17, 2)}"
+            f"{_number(one['pixel_error'], 10, 2)}{_number(one['resolution'], 8, 1)}"
         )
     if len(values["classes"]) > _SHOWN:
         lines.append(f"and {len(values['classes']) - _SHOWN} more classes")
