@@ -16,6 +16,7 @@ import psutil
 import torch
 from distributed import LocalCluster, get_worker
 from distributed.comm import get_address_host
+from distributed.core import Status
 
 from cryopick.errors import DataError
 from cryopick.execution.cluster import ClusterExecutor, NamedCluster
@@ -24,6 +25,7 @@ from cryopick.execution.parameters import ComputeParameters
 
 SETTINGS = {
     "distributed.admin.low-level-log-length": 1000,
+    "distributed.deploy.lost-worker-timeout": "10 minutes",  # else a slow restart ends the worker
     "distributed.worker.profile.enabled": False,
 }
 
@@ -43,7 +45,7 @@ def cluster_of(
 
 
 def executor_of(
-    cluster: LocalCluster, *, patience: float = 60.0, **options: Any
+    cluster: LocalCluster, *, patience: float = 300.0, **options: Any
 ) -> ClusterExecutor:
     open_fleet = partial(NamedCluster, cluster.scheduler_address, patience=patience)
     return ClusterExecutor(open_fleet=open_fleet, **options)
@@ -55,19 +57,31 @@ def outcomes(executor: ClusterExecutor, function: Any, items: Any) -> list[Outco
 
 def kill_a_worker(cluster: LocalCluster) -> None:
     """Kill the first worker process; its nanny starts another."""
-    worker = next(iter(cluster.workers.values()))
-    os.kill(worker.process.pid, signal.SIGKILL)
+    os.kill(living_pids(cluster)[0], signal.SIGKILL)
 
 
 def freeze_a_worker(cluster: LocalCluster) -> int:
     """Stop the first worker process as a hanging disk would; gives its number."""
-    worker = next(iter(cluster.workers.values()))
-    os.kill(worker.process.pid, signal.SIGSTOP)
-    return int(worker.process.pid)
+    pid = living_pids(cluster)[0]
+    os.kill(pid, signal.SIGSTOP)
+    return pid
+
+
+def living_pids(cluster: LocalCluster) -> list[int]:
+    """Processes of all workers, once those that were killed before have been followed."""
+    end = time.monotonic() + 240
+    while True:
+        processes = [worker.process for worker in cluster.workers.values()]
+        if all(p is not None and p.status == Status.running for p in processes):
+            pids = [p.pid for p in processes]
+            if None not in pids:
+                return pids
+        assert time.monotonic() < end, "a worker was not started again"
+        time.sleep(0.01)
 
 
 def worker_pids(cluster: LocalCluster) -> set[int]:
-    return {worker.process.pid for worker in cluster.workers.values()}
+    return set(living_pids(cluster))
 
 
 def square(number: float) -> float:
@@ -126,10 +140,21 @@ def end_once(item: tuple[int, str, int]) -> int:
     return number
 
 
-def wait_a_little(number: int) -> tuple[int, int, float, float]:
+def wait_a_little(number: int, seconds: float = 0.05) -> tuple[int, int, float, float]:
     begun = time.time()
-    time.sleep(0.05)
+    time.sleep(seconds)
     return number, os.getpid(), begun, time.time()
+
+
+def wait_for_all(item: tuple[int, str], count: int = 2) -> tuple[int, int]:
+    """Wait until so many processes are at work, but for item 0; each says so in the folder."""
+    number, folder = item
+    Path(folder, str(os.getpid())).touch()
+    end = time.monotonic() + 240
+    while number and len(list(Path(folder).iterdir())) < count and time.monotonic() < end:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    return number, os.getpid()
 
 
 def place_and_device(compute: ComputeParameters) -> tuple[int, str, str]:
@@ -141,9 +166,9 @@ def refuse(compute: ComputeParameters, number: int) -> int:
     return refuse_odd(number)
 
 
-def visible_gpu(_: int) -> tuple[int, str]:
-    time.sleep(0.1)
-    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
+def visible_gpu(item: tuple[int, str]) -> tuple[int, str]:
+    _, process = wait_for_all(item)
+    return process, os.environ.get("CUDA_VISIBLE_DEVICES", "")
 
 
 def is_alive(pid: int) -> bool:

@@ -64,7 +64,7 @@ def find(name: str) -> str | None:
 
 
 def ask(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=240).stdout
 
 
 def jobs() -> dict[str, str]:
@@ -73,7 +73,7 @@ def jobs() -> dict[str, str]:
     return {job: state for job, state in rows if state in ("PENDING", "RUNNING")}
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float = 30.0) -> None:
+def wait_until(condition: Callable[[], bool], *, seconds: float = 240.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited too long"
@@ -133,7 +133,7 @@ def slurm(folder: Path) -> Iterator[Path]:
 
 def end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
-    process.wait(timeout=20)
+    process.wait(timeout=240)
 
 
 def is_up() -> bool:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def test_the_function_goes_to_each_worker_once(cluster: LocalCluster) -> None:
 def test_results_come_as_they_finish_and_an_abandoned_run_leaves_the_cluster_usable(
     executor: ClusterExecutor,
 ) -> None:
-    running = executor.map_unordered(world.wait_a_little, range(500))
+    running = executor.map_unordered(world.wait_a_little, range(100_000))
     first = [next(running) for _ in range(3)]
     running.close()
 
@@ -100,7 +101,7 @@ def test_results_come_as_they_finish_and_an_abandoned_run_leaves_the_cluster_usa
 
     assert len({o.index for o in first}) == 3
     assert again[0].value == 25
-    assert time.monotonic() - begun < 10  # 500 items would take 12 s: they were cancelled
+    assert time.monotonic() - begun < 240  # all items would take 40 min: they were cancelled
 
 
 def test_an_item_whose_worker_is_killed_is_done_by_another(
@@ -158,28 +159,28 @@ def test_a_host_without_the_folder_of_the_run_is_to_blame_not_the_item(
     assert len(found.attempts) == 3
 
 
-def test_workers_come_and_go() -> None:
+def test_workers_come_and_go(tmp_path: Path) -> None:
     with world.cluster_of(1) as cluster:
-        running = world.executor_of(cluster).map_unordered(world.wait_a_little, range(160))
+        items = [(number, str(tmp_path)) for number in range(100)]
+        running = world.executor_of(cluster).map_unordered(world.wait_for_all, items)
         first = next(running).value
         cluster.scale(2)
-        rest = []
+        rest = []  # of which none ends before the second worker has come
         for outcome in running:
             rest.append(outcome.value)
             if len({v[1] for v in rest}) == 2 and len(cluster.worker_spec) == 2:
                 cluster.scale(1)
 
     values = [first, *rest]
-    assert sorted(v[0] for v in values) == list(range(160))
+    assert sorted(v[0] for v in values) == list(range(100))
     assert len({v[1] for v in values}) == 2
 
 
 def test_gpu_items_go_to_workers_with_a_gpu_one_at_a_time() -> None:
     with world.cluster_of(1, threads=2, resources={"GPU": 1}) as cluster:
-        everywhere = world.outcomes(world.executor_of(cluster), world.wait_a_little, range(6))
-        on_gpu = world.outcomes(
-            world.executor_of(cluster, needs_gpu=True), world.wait_a_little, range(6)
-        )
+        wait = partial(world.wait_a_little, seconds=0.3)
+        everywhere = world.outcomes(world.executor_of(cluster), wait, range(6))
+        on_gpu = world.outcomes(world.executor_of(cluster, needs_gpu=True), wait, range(6))
 
     assert is_one_after_the_other(on_gpu)
     assert not is_one_after_the_other(everywhere)
@@ -188,13 +189,16 @@ def test_gpu_items_go_to_workers_with_a_gpu_one_at_a_time() -> None:
 def test_each_worker_of_a_gpu_sees_its_own_and_a_worker_without_gets_none_of_the_work(
     tmp_path: Path,
 ) -> None:
+    met = tmp_path / "met"
+    met.mkdir()
     with separate_cluster(tmp_path, gpus=("0", "1")) as (_, address):
         executor = make_executor(
             ComputeParameters(execution=f"dask:{address}", device="cuda"),
             n_items=40,
             bytes_per_item=1,
         )
-        found = [o.value for o in world.outcomes(executor, world.visible_gpu, range(40))]
+        items = [(number, str(met)) for number in range(40)]
+        found = [o.value for o in world.outcomes(executor, world.visible_gpu, items)]
 
     assert {gpu for _, gpu in found} == {"0", "1"}
     assert len({process for process, _ in found}) == 2
@@ -242,7 +246,7 @@ def separate_cluster(
         env={**os.environ, "PYTHONPATH": path},
         **quiet,
     )
-    more = ["--nthreads", "1", "--no-dashboard", "--death-timeout", "20", "--host"]
+    more = ["--nthreads", "1", "--no-dashboard", "--death-timeout", "300", "--host"]
     starts: list[tuple[list[str], dict[str, str]]] = [([host], {}) for host in hosts]
     on_gpu = ["127.0.0.1", "--resources", "GPU=1"]
     starts += [(on_gpu, {"CUDA_VISIBLE_DEVICES": gpu}) for gpu in gpus]
@@ -256,7 +260,10 @@ def separate_cluster(
         for words, values in starts
     ]
     try:
+        end = time.monotonic() + 300
         while not file.exists() or b"address" not in file.read_bytes():
+            assert scheduler.poll() is None
+            assert time.monotonic() < end
             time.sleep(0.1)
         found = re.search(rb'"address": "(.*?)"', file.read_bytes())
         assert found is not None
