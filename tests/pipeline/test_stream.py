@@ -51,6 +51,18 @@ def settle(path):
     os.utime(path, (then, then))
 
 
+def state_after(number):
+    """Wait until the status tells of a round; its state. None after five minutes."""
+    end = time.monotonic() + 300
+    while time.monotonic() < end:
+        if Path("out/stream.json").exists():
+            status = json.loads(Path("out/stream.json").read_text())
+            if status["round"] >= number:
+                return status["state"]
+        time.sleep(0.05)
+    return None
+
+
 def given_references():
     write_mrc(Path("given.mrcs"), shapes().numpy(), pixel_size=PIXEL)
     return Path("given.mrcs")
@@ -105,22 +117,22 @@ def test_while_it_waits_new_particles_are_taken_until_it_is_told_to_close():
     cut(particles, 0, 120, "in/a.star")
     settle("in/a.star")
 
+    states = []
+
     def feed():
-        while not Path("out/rounds/0001/round.json").exists():
-            time.sleep(0.05)
-        assert json.loads(Path("out/stream.json").read_text())["state"] == "provisional"
+        states.append(state_after(1))
         cut(particles, 120, 180, "in/b.star")
         settle("in/b.star")
-        while not Path("out/rounds/0002/round.json").exists():
-            time.sleep(0.05)
+        states.append(state_after(2))
         cut(particles, 180, 200, "in/c.star")
         Path("out/close").touch()
 
-    feeder = threading.Thread(target=feed)
+    feeder = threading.Thread(target=feed, daemon=True)
     feeder.start()
-    values = stream("in", close=False, poll=0.1).values
-    feeder.join()
+    values = stream("in", close=False, poll=0.1, idle=10).values
+    feeder.join(60)
 
+    assert states == ["provisional"] * 2
     assert [r["n_particles"] for r in values["rounds"]] == [120, 180, 200]
     assert values["state"] == "closed"
 
