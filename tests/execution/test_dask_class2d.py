@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -206,17 +207,23 @@ def test_a_command_that_is_interrupted_or_killed_goes_on_where_it_was(
     script = "from cryopick.cli.app import main; main()"
     options = ["--min-diameter=100", "--max-diameter=140", "--threads=1", f"--out={out}"]
     words = ["pick", "log", *fields, *options, "--execution", execution]
-    command = subprocess.Popen(
-        [sys.executable, "-c", script, *words],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
     ledger = out / "ledger.jsonl"
-    while not ledger.exists() or ledger.read_bytes().count(b"\n") < 2:
-        time.sleep(0.01)
-    command.send_signal(how)
-    begun = time.monotonic()
-    status = command.wait(timeout=30)
+    status = 3  # of one that came to its end, with a refused micrograph
+    for _ in range(20):  # on a busy machine the signal may be too late
+        shutil.rmtree(out, ignore_errors=True)
+        command = subprocess.Popen(
+            [sys.executable, "-c", script, *words],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while not ledger.exists() or ledger.read_bytes().count(b"\n") < 2:
+            assert command.poll() in (None, 3)
+            time.sleep(0.01)
+        command.send_signal(how)
+        begun = time.monotonic()
+        status = command.wait(timeout=240)
+        if status != 3:
+            break
     lines = ledger.read_bytes().count(b"\n")
 
     succeeded = subprocess.run(
@@ -224,9 +231,8 @@ def test_a_command_that_is_interrupted_or_killed_goes_on_where_it_was(
     )
 
     assert status in (-signal.SIGKILL, 130), (status, lines)
-    assert status in (-signal.SIGKILL, 130) or lines == 24  # a busy machine may be late
     assert lines >= 2
-    assert time.monotonic() - begun < 60
+    assert time.monotonic() - begun < 240
     assert succeeded.returncode == 3, succeeded.stderr.decode()  # one was refused
     assert files_of(out) == serial
 
