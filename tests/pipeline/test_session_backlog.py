@@ -62,6 +62,7 @@ def made_by_run(tmp_path, monkeypatch, parameters=TO_PARTICLES):
 
 
 def test_the_newest_come_first_and_the_files_are_those_of_a_run(run_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("cryopick.pipeline.session_runner._PORTION", 1e6)  # s, on any machine
     bring_many(10)
 
     session("incoming", parameters=TO_PARTICLES)
