@@ -64,7 +64,10 @@ def test_gpu_info_needs_nothing_else() -> None:
     ("words", "sentence"),
     [
         ("--device cuda:0,cuda:1", "device must be one device for this command"),
-        ("--gpu-memory-use 0.5", "gpu_memory_use must come with a GPU; got --device cpu."),
+        (
+            "--gpu-memory-use 0.5",
+            "gpu_memory_use must come with a GPU of this machine; got --device cpu.",
+        ),
         ("--vpp", "vpp must be off unless --ctf is none; got on."),
         ("--fl 0.5 --fh 0.2", "fl must be at most fh (0.2 1/px); got 0.5 1/px."),
         ("--minimum-grp-size 70", "minimum_grp_size must be at most img_per_grp (60); got 70."),

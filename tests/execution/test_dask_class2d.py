@@ -242,7 +242,7 @@ def test_a_command_that_is_interrupted_or_killed_goes_on_where_it_was(
     [
         ({"execution": "cloud"}, "execution must be serial, local, dask:ADDRESS or slurm"),
         ({"execution": "serial", "threads": 2}, "threads must be left out with"),
-        ({"execution": "slurm", "device": "cuda"}, "device must be cpu where images are aligned"),
+        ({"execution": "slurm", "device": "cuda:1"}, "device must be cpu or cuda with --execution"),
     ],
 )
 def test_what_a_classification_cannot_do_is_refused(values: dict[str, Any], message: str) -> None:

@@ -206,7 +206,7 @@ def test_what_is_shared_is_written_once_and_parts_of_tensors_without_the_rest(
     [
         ({"execution": "cloud"}, "execution must be serial, local, dask:ADDRESS or slurm"),
         ({"execution": "serial", "threads": 2}, "threads must be left out with"),
-        ({"execution": "slurm", "device": "cuda"}, "device must be cpu where images are aligned"),
+        ({"execution": "slurm", "device": "cuda:1"}, "device must be cpu or cuda with --execution"),
         ({"execution": "slurm", "gpu_memory_use": 0.5}, "gpu_memory_use must come with a GPU"),
     ],
 )

@@ -379,7 +379,7 @@ class EmClassifier:
     ) -> Iterator[tuple[NDArray[np.int64], int]]:
         """Shards of the particles with the size of their tiles."""
         n_shifts = len(shift_grid(stage.offset_range, stage.offset_step))
-        columns = _TILE_COLUMNS if self.devices[0] == "cpu" else _DEVICE_COLUMNS
+        columns = _TILE_COLUMNS if self._aligners.device == "cpu" else _DEVICE_COLUMNS
         tile = max(_FEWEST_TILE, min(_LARGEST_TILE[columns], columns // (n_classes * n_shifts)))
         size = tile * _SHARD_TILES * math.ceil(n_classes / (tile * _SHARD_TILES))
         edges = [*range(0, len(indices), size), len(indices)]

@@ -8,13 +8,14 @@ added in their order: results do not depend on who did the work.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cryopick.alignment.moving import moved
 from cryopick.alignment.references import POWER_ORDERS, References, power_harmonics
 from cryopick.alignment.refine import refine_poses
 from cryopick.alignment.rings import RingBasis
@@ -76,6 +77,16 @@ class Expectation:
     def basis(self) -> RingBasis:
         """Rings in use."""
         return self.sampler.basis
+
+    def on(self, device: str) -> Expectation:
+        """Copy it to a device; images and what belongs to each of them stay on the CPU."""
+        return replace(
+            self,
+            sampler=moved(self.sampler, device),
+            references=moved(self.references, device),
+            rotations=moved(self.rotations, device),
+            shifts=self.shifts.to(device),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,6 +43,11 @@ def one_core() -> Iterator[None]:
 class ShardWorkers(Protocol):
     """Anything that can align the shards of an iteration."""
 
+    @property
+    def device(self) -> str:
+        """Kind of device that it aligns on, which says how large tiles are: cpu, or another."""
+        ...
+
     def expect(
         self, works: Mapping[str, Expectation], shards: Iterable[Shard], see: See
     ) -> IterationSums:
@@ -58,10 +63,15 @@ class Workers:
     """Aligns shards side by side and hands their results out in order."""
 
     def __init__(self, devices: Sequence[str]) -> None:
-        self._devices = deque(devices)
+        self._device, self._devices = devices[0], deque(devices)
         self._count = len(devices)
         self._local = threading.local()
         self._pool = ThreadPoolExecutor(self._count, initializer=self._take_device)
+
+    @property
+    def device(self) -> str:
+        """Of the first thread."""
+        return self._device
 
     def close(self) -> None:
         """Stop the threads."""

@@ -132,6 +132,10 @@ class StableEngine:
         """Leave out the power of the images: who works on a part needs it not."""
         return vars(self) | {"_power": torch.zeros(0, 0)}
 
+    def on(self, device: str) -> StableEngine:
+        """Make an engine of the same images on another device; it has no power of them."""
+        return StableEngine(self.images, ring_step=self.ring_step, device=device)
+
     @property
     def spacing(self) -> float:
         """Of the rings, 1/px."""

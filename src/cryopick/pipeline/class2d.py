@@ -120,7 +120,7 @@ def classify_particles(
         something else.
     """
     out = Path(out)
-    require_devices(ComputeParameters(device=compute.device))
+    require_devices(ComputeParameters(device=compute.device, execution=compute.execution))
     _require_references(parameters, references)
     parameters = _with_classes(parameters, references)
     _require_folder(out, continues=continues)

@@ -7,6 +7,7 @@ and their results are small: poses, or the sums of few classes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cryopick.alignment.moving import moved
 from cryopick.alignment.search import Workspace
 from cryopick.class2d.stable_images import Pixels, StableImages
 from cryopick.class2d.stable_start import PreparedSource
@@ -91,10 +93,12 @@ class ClusterBlocks:
         The cluster.
     folder
         For files that the workers read; removed by `close`.
+    device
+        Of each worker.
     """
 
-    def __init__(self, session: ClusterSession, folder: Path) -> None:
-        self._session, self._files = session, SharedFiles(folder)
+    def __init__(self, session: ClusterSession, folder: Path, device: str = "cpu") -> None:
+        self._session, self._files, self._device = session, SharedFiles(folder), device
         self._pixels: dict[int, tuple[Pixels, PixelFile]] = {}  # by id
 
     def __call__(self, work: ImageWork[Item, Result], items: Sequence[Item]) -> Iterator[Result]:
@@ -111,7 +115,7 @@ class ClusterBlocks:
             return
         self._share(work.engine.images)
         path, groups = self._files.write(work), _groups(items)
-        do = partial(_do_group, path=path)
+        do = partial(_do_group, path=path, device=self._device)
         try:
             for results in map_in_order(
                 self._session, do, groups, place=lambda group: group[0] / len(groups)
@@ -123,7 +127,7 @@ class ClusterBlocks:
     def shards(self, source: PreparedSource) -> ClusterShards:
         """Make workers for a classification of prepared images."""
         self._share(source.images)
-        return ClusterShards(self._session, source, self._files)
+        return ClusterShards(self._session, source, self._files, self._device)
 
     def close(self) -> None:
         """Remove the files."""
@@ -150,11 +154,17 @@ def _groups(items: Sequence[Any]) -> list[tuple[int, list[Any]]]:
     return [(n, list(items[start : start + size])) for n, start in enumerate(starts)]
 
 
-def _do_group(group: tuple[int, list[Any]], path: Path) -> list[Any]:
+def _do_group(group: tuple[int, list[Any]], path: Path, device: str) -> list[Any]:
     """Work on neighbouring parts, on a worker."""
     with files_lock:  # two threads of a worker would both read the file
-        work: ImageWork[Any, Any] = opened_work(path)
+        work = _opened_on(path, device)
         work.prepare()
-    workspace = Workspace(device="cpu")
+    workspace = Workspace(device=device)
     with torch.no_grad():
-        return [work(item, workspace) for item in group[1]]
+        return [moved(work(item, workspace), "cpu") for item in group[1]]
+
+
+@functools.lru_cache(maxsize=1)
+def _opened_on(path: Path, device: str) -> ImageWork[Any, Any]:
+    work: ImageWork[Any, Any] = opened_work(path)
+    return work if device == "cpu" else moved(work, device)

@@ -65,12 +65,17 @@ class ClusterMachineParameters(MachineParameters):
         return ComputeParameters(execution=self.execution).is_remote
 
     @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices to use here; the GPUs of a cluster are its workers'."""
+        return ("cpu",) if self.is_remote else super().devices
+
+    @property
     def n_threads(self) -> int:
         """Threads to use here."""
         return 1 if self.execution == "serial" else super().n_threads
 
     def check_together(self) -> None:
-        """Check the device and where to align.
+        """Check the devices and where to align.
 
         Raises
         ------
@@ -78,20 +83,13 @@ class ClusterMachineParameters(MachineParameters):
             If one is unknown, or they contradict each other.
         """
         super().check_together()
-        ComputeParameters(execution=self.execution)
+        ComputeParameters(execution=self.execution, device=self.device)
         if self.execution == "serial" and self.threads > 1:
             raise ParameterError(
                 "threads",
                 must="be left out with --execution serial",
                 got=self.threads,
                 remedy="Leave out --threads",
-            )
-        if self.is_remote and self.device != "cpu":
-            raise ParameterError(
-                "device",
-                must="be cpu where images are aligned by a cluster",
-                got=self.device,
-                remedy="Leave out --device or --execution",
             )
 
 

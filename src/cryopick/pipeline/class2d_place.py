@@ -32,10 +32,12 @@ class AlignmentPlace:
         The cluster; None is this machine.
     out
         Folder of the job, which the workers see, too.
+    device
+        Of each worker of the cluster.
     """
 
-    def __init__(self, session: ClusterSession | None, out: Path) -> None:
-        self._session, self._folder = session, out / _SHARDS
+    def __init__(self, session: ClusterSession | None, out: Path, device: str = "cpu") -> None:
+        self._session, self._folder, self._device = session, out / _SHARDS, device
 
     def workers(self, source: ParticleSource) -> ShardWorkers | None:
         """Make workers for the images of a source; None: threads of the classifier's own."""
@@ -44,7 +46,7 @@ class AlignmentPlace:
         from cryopick.pipeline.class2d_shards import ClusterShards
         from cryopick.pipeline.shared_files import SharedFiles
 
-        return ClusterShards(self._session, source, SharedFiles(self._folder))
+        return ClusterShards(self._session, source, SharedFiles(self._folder), self._device)
 
     def run(self) -> Run | None:
         """Make workers for the parts of a stable classification; None: threads of its own."""
@@ -52,7 +54,7 @@ class AlignmentPlace:
             return None
         from cryopick.pipeline.class2d_blocks import ClusterBlocks
 
-        return ClusterBlocks(self._session, self._folder)
+        return ClusterBlocks(self._session, self._folder, self._device)
 
 
 @contextlib.contextmanager
@@ -70,7 +72,7 @@ def open_place(compute: ClusterMachineParameters, out: Path) -> Iterator[Alignme
     if not compute.is_remote:
         yield AlignmentPlace(None, out)
         return
-    where = ComputeParameters(execution=compute.execution)
+    where = ComputeParameters(execution=compute.execution, device=compute.device)
     executor = make_executor(where, n_items=1, bytes_per_item=0)
     with executor.session() as session:  # type: ignore[union-attr] # a cluster's
-        yield AlignmentPlace(session, out)
+        yield AlignmentPlace(session, out, compute.device)

@@ -48,10 +48,20 @@ class ClusterShards:
         The images; it is pickled, and opens the same files on the workers.
     files
         What the workers read; `close` removes what was written here.
+    device
+        Of each worker.
     """
 
-    def __init__(self, session: ClusterSession, source: ImageSource, files: SharedFiles) -> None:
+    def __init__(
+        self, session: ClusterSession, source: ImageSource, files: SharedFiles, device: str = "cpu"
+    ) -> None:
         self._session, self._source, self._files = session, source, files
+        self._device = device
+
+    @property
+    def device(self) -> str:
+        """Of each worker."""
+        return self._device
 
     def expect(
         self, works: Mapping[str, Expectation], shards: Iterable[Shard], see: See
@@ -77,7 +87,7 @@ class ClusterShards:
         try:
             return map_and_merge(
                 self._session,
-                partial(_expect_group, table=table, iteration=iteration),
+                partial(_expect_group, table=table, iteration=iteration, device=self._device),
                 groups,
                 merge=fold_sums,
                 fan_in=FAN_IN,
@@ -103,12 +113,14 @@ def _place(group: list[Shard], n_images: int) -> float:
     return int(group[0][0][0]) / n_images
 
 
-def _expect_group(shards: list[Shard], table: Path, iteration: Path) -> tuple[Seen, IterationSums]:
+def _expect_group(
+    shards: list[Shard], table: Path, iteration: Path, device: str
+) -> tuple[Seen, IterationSums]:
     """Align neighbouring shards, on a worker."""
     with files_lock:  # two threads of a worker would both read the files
-        work = _opened_iteration(iteration, table)
+        work = _opened_iteration(iteration, table, device)
     seen, totals = [], []
-    workspace = Workspace(device="cpu")
+    workspace = Workspace(device=device)
     with torch.inference_mode():
         for indices, tile_size in shards:
             found = expect_shard(work, indices, tile_size=tile_size, workspace=workspace)
@@ -118,8 +130,9 @@ def _expect_group(shards: list[Shard], table: Path, iteration: Path) -> tuple[Se
 
 
 @functools.lru_cache(maxsize=1)
-def _opened_iteration(path: Path, table: Path) -> Expectation:
+def _opened_iteration(path: Path, table: Path, device: str) -> Expectation:
     work: Expectation = opened_work(path)
+    work = work.on(device)
     if type(work.images) is not WorkingImages:  # noise is made, not read
         return work
     return replace(work, images=_kept_images(table, work.images.geometry))

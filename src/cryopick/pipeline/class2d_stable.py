@@ -91,7 +91,7 @@ def classify_stably(
         something else.
     """
     out = Path(out)
-    require_devices(ComputeParameters(device=compute.device))
+    require_devices(ComputeParameters(device=compute.device, execution=compute.execution))
     parameters = _checked(particles, options, scratch, diameter=diameter, radius=radius)
     what = {
         **parameters.to_dict(), "skip_ordering": compute.skip_ordering,

@@ -48,7 +48,9 @@ class StableRunParameters(ClusterMachineParameters):
                 remedy=f"Give --device {self.devices[0]}",
             )  # fmt: skip
         if self.gpu_memory_use is not None and not self.devices[0].startswith("cuda"):
+            where = f" --execution {self.execution}" if self.is_remote else ""
             raise ParameterError(
-                "gpu_memory_use", must="come with a GPU", got=f"--device {self.device}",
+                "gpu_memory_use", must="come with a GPU of this machine",
+                got=f"--device {self.device}{where}",
                 remedy="Give --device cuda, or leave it out",
             )  # fmt: skip

@@ -316,7 +316,7 @@ def _classify(
 
 def _machine(compute: ComputeParameters) -> ClassificationRunParameters:
     return ClassificationRunParameters(
-        device="cpu" if compute.is_remote else compute.device,
+        device=compute.device,
         threads=0 if compute.execution == "serial" else compute.threads,
         memory=compute.memory,
         execution=compute.execution,

@@ -217,7 +217,7 @@ class LiveClasses:
             return
         threads = self.compute.threads
         compute = StreamRunParameters(
-            device=self.compute.device,
+            device="cpu" if self.compute.is_remote else self.compute.device,  # made here
             threads=0 if threads == 0 else threads,
             memory=self.compute.memory,
             poll=2.0,

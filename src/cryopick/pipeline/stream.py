@@ -126,7 +126,7 @@ def classify_stream(
         If the input is of no use, memory does not suffice, or `out` cannot be written or holds
         something else. Tables that do not fit the first are refused one by one, in the result.
     """
-    require_devices(ComputeParameters(device=compute.device))
+    require_devices(ComputeParameters(device=compute.device, execution=compute.execution))
     given = None if references is None else read_stream_references(references)
     if given is not None and parameters.classes not in (None, len(given.images)):
         raise ParameterError(
