@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 
 _GPU = torch.device("cuda:0")
 _MAKERS = (torch.tensor, torch.as_tensor, torch.asarray)
+_INDEXING = (torch.Tensor.__getitem__, torch.Tensor.__setitem__)
 _MAY_MIX = ("aten::_to_copy", "aten::copy_")  # that is how tensors come to a GPU and back
 _MAY_INDEX = ("aten::index.Tensor", "aten::index_put", "aten::_index_put_impl_")
 
@@ -59,6 +60,8 @@ def _is_gpu(device: object) -> bool:
 def _run(func: Any, args: Any, kwargs: Any) -> Any:
     """Do an operation on the CPU, if a GPU would do it."""
     tensors = [a for a in tree_flatten((args, kwargs))[0] if isinstance(a, torch.Tensor)]
+    if any(a.device.type == "meta" for a in tensors):
+        raise RuntimeError(f"{func} got a tensor without values")
     there = [a for a in tensors if isinstance(a, OnGpu)]
     name = f"{func._schema.name}.{func._schema.overload_name}"
     elsewhere = [a for a in tensors if not isinstance(a, OnGpu) and a.dim() > 0]
@@ -94,6 +97,13 @@ def _chosen(known: dict[int, OnGpu]) -> Any:
     return wrapped
 
 
+def _with_tensors(index: Any) -> Any:
+    """Turn the lists of an index into tensors."""
+    if isinstance(index, tuple):
+        return tuple(_with_tensors(one) for one in index)
+    return torch.tensor(index) if isinstance(index, list) else index
+
+
 class _Dispatch(TorchDispatchMode):
     """Also for operations that make tensors."""
 
@@ -116,6 +126,8 @@ class _Calls(TorchFunctionMode):
             return args[0].inner.tolist()
         if func is torch.Tensor.numpy and isinstance(args[0], OnGpu):
             raise TypeError("a tensor of a GPU has no numpy()")
+        if func in _INDEXING and isinstance(args[0], OnGpu):
+            args = (args[0], _with_tensors(args[1]), *args[2:])  # lists would lose their values
         if is_gpu:
             kwargs["device"] = _GPU
         if func is torch.Tensor.to:

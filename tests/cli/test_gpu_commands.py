@@ -111,6 +111,8 @@ def test_what_meets_on_two_devices_is_refused() -> None:
     with pretended_gpu():
         there = torch.ones(3, device="cuda")
         assert (there + 1).cpu().tolist() == [2, 2, 2]
+        there[[0]] = 5
+        assert there[[2, 0]].cpu().tolist() == [1, 5]
         with pytest.raises(RuntimeError, match="of a GPU and of the CPU"):
             there + torch.ones(3)
         with pytest.raises(TypeError, match="no numpy"):
@@ -126,6 +128,8 @@ def test_tomograms(data: Path) -> None:
     run_on_both(f"tomo segment {volume} --feature gabor --clustering gmm --neighborhood-size 5")
     one, other = (read_mrc(next(Path(where).glob("*_labels.mrc"))) for where in ("cpu", "gpu"))
     assert np.array_equal(one, other)
+    one, other = (read_mrc(next(Path(where).glob("*_posterior.mrc"))) for where in ("cpu", "gpu"))
+    np.testing.assert_allclose(one.astype(float), other.astype(float), atol=1e-3)
 
 
 def test_a_picker_that_learns(data: Path) -> None:

@@ -71,7 +71,7 @@ _CANDIDATES = 8  # pairs of class and shift that share an image's posterior
 _TILE_COLUMNS = 8192  # classes x images x shifts of a tile on a CPU
 _DEVICE_COLUMNS = 1 << 20  # and on another device
 _FEWEST_TILE = 32  # images of a tile
-_LARGEST_TILE = {_TILE_COLUMNS: 64, _DEVICE_COLUMNS: 4096}  # images
+_LARGEST_TILE = {_TILE_COLUMNS: 64, _DEVICE_COLUMNS: 256}  # images; eight are read at once
 _SHARD_TILES = 8
 _COUPLING = 0.5  # see `ring_prior`
 _POWER_SAMPLE = 500  # images the first noise spectrum is measured on
@@ -161,9 +161,10 @@ class EmClassifier:
         k, values, p = self.parameters.n_classes, basis.n_rings * basis.n_orders, self.parameters
         n_shifts = len(shift_grid(p.offset_range, 0.5 * p.offset_step)) if p.align else 1
         columns = max(_TILE_COLUMNS, _FEWEST_TILE * n_shifts)
+        largest = _LARGEST_TILE[self._columns]
         sums = 16 * k * values
         buffers = 4 * columns * 5 * basis.n_orders + 8 * k * basis.n_orders * 512
-        images = 32 * _LARGEST_TILE[_TILE_COLUMNS] * basis.n_rings * basis.n_angles * 12
+        images = 32 * largest * basis.n_rings * basis.n_angles * 12
         matrices = 2 * 4 * self.geometry.working_size**2 * basis.n_rings * basis.n_angles
         workers = len(self.devices)
         waiting = (SHARDS_AHEAD + 1) * workers
@@ -374,13 +375,18 @@ class EmClassifier:
     def _works(self, state: EmState, stage: Stage, harmonics: Tensor) -> dict[str, Expectation]:
         return {d: self._expectation(state, stage, harmonics, d) for d in set(self.devices)}
 
+    @property
+    def _columns(self) -> int:
+        """Classes x images x shifts of a tile where images are aligned."""
+        return _TILE_COLUMNS if self._aligners.device == "cpu" else _DEVICE_COLUMNS
+
     def _shards(
         self, indices: NDArray[np.int64], stage: Stage, n_classes: int
     ) -> Iterator[tuple[NDArray[np.int64], int]]:
         """Shards of the particles with the size of their tiles."""
         n_shifts = len(shift_grid(stage.offset_range, stage.offset_step))
-        columns = _TILE_COLUMNS if self._aligners.device == "cpu" else _DEVICE_COLUMNS
-        tile = max(_FEWEST_TILE, min(_LARGEST_TILE[columns], columns // (n_classes * n_shifts)))
+        most = _LARGEST_TILE[self._columns]
+        tile = max(_FEWEST_TILE, min(most, self._columns // (n_classes * n_shifts)))
         size = tile * _SHARD_TILES * math.ceil(n_classes / (tile * _SHARD_TILES))
         edges = [*range(0, len(indices), size), len(indices)]
         for start, end in pairwise(edges):

@@ -1,8 +1,8 @@
 """The expectation step: tiles of particles against all classes, on one device per thread.
 
 The particles of an iteration are cut into tiles and tiles into shards. Sizes of both depend only
-on the run, never on the number of threads or on what memory there is, and the sums of shards are
-added in their order: results do not depend on who did the work.
+on the run and the kind of device, never on the number of threads or on what memory there is, and
+the sums of shards are added in their order: results do not depend on who did the work.
 """
 
 from __future__ import annotations

@@ -134,7 +134,9 @@ class StableEngine:
 
     def on(self, device: str) -> StableEngine:
         """Make an engine of the same images on another device; it has no power of them."""
-        return StableEngine(self.images, ring_step=self.ring_step, device=device)
+        other = StableEngine(self.images, ring_step=self.ring_step, device=device)
+        other._matrices = self._matrices.on(device)
+        return other
 
     @property
     def spacing(self) -> float:

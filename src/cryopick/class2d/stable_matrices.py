@@ -43,6 +43,11 @@ class RingMatrices:
         """Leave the matrices behind."""
         return _matrices_of_process, self._of
 
+    def on(self, device: str) -> RingMatrices:
+        """Those of another device, which all work of a process shares."""
+        size, radius, spacing, _ = self._of
+        return _matrices_of_process(size, radius, spacing, device)
+
     def sampler(self, n_rings: int) -> RingSampler:
         """From images to rings."""
         with self._lock:
@@ -73,6 +78,6 @@ class RingMatrices:
         )
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=2)  # of the CPU, and of a GPU
 def _matrices_of_process(size: int, radius: float, spacing: float, device: str) -> RingMatrices:
     return RingMatrices(size, radius, spacing, device)

@@ -50,8 +50,6 @@ class _Search:
     is_scale_free: bool
     sigma: float
     most: int
-    tile_images: int
-    tile_classes: int
 
     @property
     def n_rings(self) -> int:
@@ -59,10 +57,16 @@ class _Search:
         return self.harmonics.shape[1]
 
     @cached_property
+    def tile_size(self) -> tuple[int, int]:
+        """Images and classes of a tile, which depend on where the images are compared."""
+        basis = self.engine.basis(self.n_rings)
+        return _tile_size(self.engine.device, basis, len(self.harmonics), len(self.grid))
+
+    @cached_property
     def classes(self) -> list[References]:
         """Some of the classes each, with their mirrors."""
         basis = self.engine.basis(self.n_rings)
-        parts = torch.split(self.harmonics.to(self.engine.device), self.tile_classes)
+        parts = torch.split(self.harmonics.to(self.engine.device), self.tile_size[1])
         return [mirrored_references(some, basis) for some in parts]
 
     @cached_property
@@ -80,7 +84,7 @@ class _Search:
         found = Candidates2d.room(block.stop - block.start, self.most)
         shifts = self.before[block]
         ready = self.engine.ready(self.rows[block], shifts, n_rings=self.n_rings, noise=self.noise)
-        for part in parts_of(slice(0, len(shifts)), self.tile_images):
+        for part in parts_of(slice(0, len(shifts)), self.tile_size[0]):
             one = _search_tile(self, ready.part(part), shifts[part], workspace)
             found.put(part, one)
         return found
@@ -135,13 +139,9 @@ def find_candidates(
         Classes kept for an image.
     """
     most = min(most, len(harmonics))
-    tile_images, tile_classes = _tile_size(
-        engine.device, engine.basis(harmonics.shape[1]), len(harmonics), len(grid)
-    )
     search = _Search(
         engine=engine, rows=rows, before=before, harmonics=harmonics, grid=grid, noise=noise,
-        is_scale_free=is_scale_free, sigma=sigma, most=most, tile_images=tile_images,
-        tile_classes=tile_classes,
+        is_scale_free=is_scale_free, sigma=sigma, most=most,
     )  # fmt: skip
     found, blocks = Candidates2d.room(len(rows), most), list(engine.blocks(len(rows)))
     for block, one in zip(blocks, run(search, blocks), strict=True):

@@ -202,13 +202,14 @@ def _summed(table: _Table, parts: list[_Part]) -> list[RingSums]:
 def _aligned(
     table: _Table, parts: list[_Part], averages: Tensor, jump: float
 ) -> tuple[list[float], list[RingSums]]:
-    """Align the parts of a class; gives the share of each that has moved, and the new sums."""
-    moved, sums = [], []
+    """Align the parts of a class; gives the share of each fold that has moved, and new sums."""
+    moved, count, sums = np.zeros(_FOLDS), np.zeros(_FOLDS), []
     for part in parts:
-        tile = table.tile(part)
-        moved.append(_align(table, part, tile, averages[part.fold], jump))
+        tile, n = table.tile(part), len(part.images)
+        moved[part.fold] += n * _align(table, part, tile, averages[part.fold], jump)
+        count[part.fold] += n
         sums.append(_sums(table, part, tile))
-    return moved, _by_fold(sums, parts)
+    return list(moved / count), _by_fold(sums, parts)
 
 
 def _by_fold(sums: list[RingSums], parts: list[_Part]) -> list[RingSums]:

@@ -157,7 +157,7 @@ def _groups(items: Sequence[Any]) -> list[tuple[int, list[Any]]]:
 def _do_group(group: tuple[int, list[Any]], path: Path, device: str) -> list[Any]:
     """Work on neighbouring parts, on a worker."""
     with files_lock:  # two threads of a worker would both read the file
-        work = _opened_on(path, device)
+        work = opened_work(path) if device == "cpu" else _opened_on(path, device)
         work.prepare()
     workspace = Workspace(device=device)
     with torch.no_grad():
@@ -167,4 +167,4 @@ def _do_group(group: tuple[int, list[Any]], path: Path, device: str) -> list[Any
 @functools.lru_cache(maxsize=1)
 def _opened_on(path: Path, device: str) -> ImageWork[Any, Any]:
     work: ImageWork[Any, Any] = opened_work(path)
-    return work if device == "cpu" else moved(work, device)
+    return moved(work, device)

@@ -3,9 +3,9 @@
 Nothing large goes through the scheduler: a task names its particles and two files in the folder of
 the run, the table of the images and what the iteration does to each of them (references, noise,
 poses). A worker reads each once, opens the images by itself, aligns eight shards and adds their
-sums. It gets the same part of the images in each iteration, while it keeps up with the others,
-and keeps those that it has room for (`shard_images`). The sums of tasks are added on workers, in
-the tree that one machine uses too.
+sums; with a GPU, whose shards are larger, one. It gets the same part of the images in each
+iteration, while it keeps up with the others, and keeps those that it has room for
+(`shard_images`). The sums of tasks are added on workers, in the tree that one machine uses too.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class ClusterShards:
         table = self._files.share(self._source)
         work = works["cpu"]
         iteration = self._files.write(replace(work, images=replace(work.images, keep_bytes=0)))
-        groups = list(_groups(shards, FAN_IN))
+        groups = list(_groups(shards, FAN_IN if self._device == "cpu" else 1))
 
         def see_group(group: Seen) -> None:
             for indices, poses in group:

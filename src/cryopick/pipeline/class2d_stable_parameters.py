@@ -18,7 +18,8 @@ class StableRunParameters(ClusterMachineParameters):
     """Machine, or cluster, and course of the run."""
 
     gpu_memory_use: float | None = option(
-        None, help="Share of the memory of the GPU that may be used; 0.9 if not given.", above=0,
+        None, help="Share of the memory of the GPU of this machine that may be used; 0.9 if not "
+        "given.", above=0,
         maximum=1,
     )  # fmt: skip
     restart: int = option(
@@ -52,5 +53,5 @@ class StableRunParameters(ClusterMachineParameters):
             raise ParameterError(
                 "gpu_memory_use", must="come with a GPU of this machine",
                 got=f"--device {self.device}{where}",
-                remedy="Give --device cuda, or leave it out",
+                remedy="Leave it out" if self.is_remote else "Give --device cuda, or leave it out",
             )  # fmt: skip

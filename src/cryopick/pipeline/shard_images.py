@@ -53,21 +53,21 @@ class KeptImages(WorkingImages):
             return self._memory[slots]
         images = torch.empty(len(indices), size, size)
         images[~is_new] = self._memory[slots[~is_new]]
-        images[is_new] = self.prepare(self.source.read(indices[is_new]))
-        self._keep(indices[is_new], images[is_new])
+        missing, place = np.unique(indices[is_new], return_inverse=True)
+        prepared = self.prepare(self.source.read(missing))
+        images[is_new] = prepared[place]
+        self._keep(missing, prepared)
         return images
 
     def _keep(self, indices: NDArray[np.int64], images: Tensor) -> None:
         """Keep what there is room for; another thread may have kept some of them meanwhile."""
         with self._lock:
             self.n_read += len(indices)
-            indices, first = np.unique(indices, return_index=True)
-            is_new = self._slots[indices] == _NONE
-            indices, first = indices[is_new], first[is_new]
-            room = len(self._memory) - self.n_kept
-            indices, first = indices[:room], first[:room]
+            places = np.flatnonzero(self._slots[indices] == _NONE)
+            places = places[: len(self._memory) - self.n_kept]
+            indices = indices[places]
             slots = np.arange(self.n_kept, self.n_kept + len(indices))
-            self._memory[slots] = images[first]
+            self._memory[slots] = images[places]
             self._slots[indices] = slots
             self.n_kept += len(indices)
 
