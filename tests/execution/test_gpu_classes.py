@@ -52,10 +52,13 @@ def gpu_cluster() -> Iterator[LocalCluster]:
     ("words", "pattern"),
     [
         ("class2d em STACK --diameter 180 --classes 3 --iterations 3", "run_it003_data.star"),
-        (f"class2d stable STACK --diameter 180 {STABLE}", "run_data.star"),
-        (
+        pytest.param(
+            f"class2d stable STACK --diameter 180 {STABLE}", "run_data.star", marks=pytest.mark.long
+        ),
+        pytest.param(
             "class2d stream STACK --diameter 180 --classes 2 --first-batch 60 --batch 30 --close",
             "current/run_it*_data.star",
+            marks=pytest.mark.long,
         ),
     ],
     ids=["em", "stable", "stream"],
