@@ -8,28 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from cryopick.cli.app import app
 from cryopick.io.mrc import read_mrc
-from cryopick.tables.relion import read_particles, read_picks
+from cryopick.tables.relion import read_picks
+from gpu_world import STABLE, assert_same_classes, run
 from pretend_gpu import OnGpu, pretended_gpu
-
-STABLE = (
-    "--img-per-grp 30 --target-radius 11 --target-nx 32 --init-iter 1 --maxit 4 --stab-ali 2 "
-    "--indep-run 2 --main-iter-limit 1"
-)
-
-
-def run(words: str) -> None:
-    """Run a command in this process."""
-    result = CliRunner().invoke(app, words.split())
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
 
 
 def run_on_both(words: str) -> None:
@@ -58,28 +43,20 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def particles_of(pattern: str) -> pd.DataFrame:
-    (path,) = Path().glob(pattern)
-    return read_particles(path).rows
-
-
-def assert_same_classes(pattern: str) -> None:
-    one, other = (particles_of(f"{where}/{pattern}") for where in ("cpu", "gpu"))
-    assert np.array_equal(one["class_number"], other["class_number"])
-    turn = np.deg2rad(one["psi"] - other["psi"])
-    assert (np.abs(np.angle(np.exp(1j * turn))) < 0.01).mean() > 0.95
-    for name in ("shift_x", "shift_y"):
-        assert (np.abs(one[name] - other[name]) < 0.1).mean() > 0.95
+def assert_both(pattern: str) -> None:
+    """Claim the same classes of cpu/ and gpu/."""
+    (one,), (other,) = (list(Path(where).glob(pattern)) for where in ("cpu", "gpu"))
+    assert_same_classes(one, other)
 
 
 def test_classes_by_likelihood(data: Path) -> None:
     run_on_both(f"class2d em {data}/p/particles.star --diameter 180 --classes 3 --iterations 3")
-    assert_same_classes("run_it003_data.star")
+    assert_both("run_it003_data.star")
 
 
 def test_stable_classes(data: Path) -> None:
     run_on_both(f"class2d stable {data}/p/particles.star --diameter 180 {STABLE}")
-    assert_same_classes("run_data.star")
+    assert_both("run_data.star")
 
 
 def test_classes_of_a_stream(data: Path) -> None:
@@ -87,7 +64,7 @@ def test_classes_of_a_stream(data: Path) -> None:
         f"class2d stream {data}/p/particles.star --diameter 180 --classes 2 --first-batch 60 "
         "--batch 30 --close"
     )
-    assert_same_classes("current/run_it*_data.star")
+    assert_both("current/run_it*_data.star")
 
 
 @pytest.mark.parametrize(

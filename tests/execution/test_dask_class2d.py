@@ -53,7 +53,7 @@ def particles(tmp_path_factory: pytest.TempPathFactory) -> Particles:
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make some tens of shards of a small stack."""
-    monkeypatch.setattr("cryopick.class2d.em._SHARD_TILES", 1)
+    monkeypatch.setattr("cryopick.class2d.em_shards._SHARD_TILES", 1)
 
 
 def averages(

@@ -50,7 +50,7 @@ def _small_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def in_small_parts(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("cryopick.class2d.em._SHARD_TILES", 1)
+    patch.setattr("cryopick.class2d.em_shards._SHARD_TILES", 1)
     patch.setattr("cryopick.class2d.em_sums.FAN_IN", 2)
     patch.setattr("cryopick.pipeline.class2d_shards.FAN_IN", 2)
     patch.setattr("cryopick.class2d.stable_engine._BLOCK", 24)

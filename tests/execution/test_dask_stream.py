@@ -30,7 +30,7 @@ def cluster() -> Iterator[LocalCluster]:
 def _two_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in a new folder with 170 particles, in shards of some tens."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("cryopick.class2d.em._SHARD_TILES", 1)
+    monkeypatch.setattr("cryopick.class2d.em_shards._SHARD_TILES", 1)
     whole(170)
 
 

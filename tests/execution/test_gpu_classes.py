@@ -5,27 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from distributed import LocalCluster
-from typer.testing import CliRunner
 
-from cryopick.cli.app import app
-from cryopick.tables.relion import read_particles
+from gpu_world import STABLE, assert_same_classes, run
 from pretend_gpu import OnGpu, pretended_gpu
-
-STABLE = (
-    "--img-per-grp 30 --target-radius 11 --target-nx 32 --init-iter 1 --maxit 4 --stab-ali 2 "
-    "--indep-run 2 --main-iter-limit 1"
-)
-
-
-def run(words: str) -> None:
-    """Run a command in this process."""
-    result = CliRunner().invoke(app, words.split())
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +57,5 @@ def test_gpus_of_a_cluster_find_the_classes_of_this_machine(
     run(f"{words} --threads 1 {where} --out {tmp_path}/there")
     assert OnGpu.made > before + 100, "nothing was done on the GPU"
 
-    found = [read_particles(next((tmp_path / name).glob(pattern))) for name in ("here", "there")]
-    one, other = (table.rows for table in found)
-    assert np.array_equal(one["class_number"], other["class_number"])
-    turn = np.deg2rad(one["psi"] - other["psi"])
-    assert (np.abs(np.angle(np.exp(1j * turn))) < 0.01).mean() > 0.95
+    one, other = (next((tmp_path / name).glob(pattern)) for name in ("here", "there"))
+    assert_same_classes(one, other)

@@ -7,6 +7,7 @@ import math
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -433,6 +434,7 @@ def test_memory_is_what_is_estimated(count, tmp_path):
         capture_output=True,
         text=True,
         check=True,
+        cwd=Path(__file__).parents[1],
     ).stdout
 
     estimate = template_bytes(1000, 5.0, templates=templates, parameters=PARAMETERS)
@@ -444,10 +446,8 @@ import pickle, sys
 import torch
 from cryopick.picking.template import pick_template
 from cryopick.picking.template_parameters import TemplateParameters
+from peak_memory import bytes_held, most_bytes
 torch.set_num_threads(1)
-
-def kilobytes(name):
-    return int(next(l for l in open("/proc/self/status") if l.startswith(name)).split()[1])
 
 def pick(side, templates):
     field = torch.randn(side, side, generator=torch.Generator().manual_seed(0))
@@ -457,7 +457,7 @@ def pick(side, templates):
 with open(sys.argv[1], "rb") as handle:
     few, templates = pickle.load(handle)
 pick(256, few)  # maps the pages of program files, more or fewer of which a machine reads ahead
-before = kilobytes("RssAnon")
+before = bytes_held()
 pick(int(sys.argv[3]), templates)
-print((kilobytes("VmHWM") - kilobytes("RssFile") - kilobytes("RssShmem") - before) * 1024)
+print(most_bytes() - before)
 """

@@ -14,10 +14,8 @@ of its alignment is kept by both halves. Rings are added as far as the averages 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -57,6 +55,7 @@ from cryopick.class2d.em_schedule import (
     stage_of,
     subset_of,
 )
+from cryopick.class2d.em_shards import CPU_TILES, FEWEST_TILE, Shard, cut_shards, tile_sizes
 from cryopick.class2d.em_start import rings_of_averages, split_classes
 from cryopick.class2d.em_state import EmState, ImageSource, Poses
 from cryopick.class2d.em_sums import IterationSums
@@ -68,11 +67,6 @@ __all__ = ["EmClassifier"]
 
 _SIGMA_OFFSET = 10.0  # A, at the start
 _CANDIDATES = 8  # pairs of class and shift that share an image's posterior
-_TILE_COLUMNS = 8192  # classes x images x shifts of a tile on a CPU
-_DEVICE_COLUMNS = 1 << 20  # and on another device
-_FEWEST_TILE = 32  # images of a tile
-_LARGEST_TILE = {_TILE_COLUMNS: 64, _DEVICE_COLUMNS: 256}  # images; eight are read at once
-_SHARD_TILES = 8
 _COUPLING = 0.5  # see `ring_prior`
 _POWER_SAMPLE = 500  # images the first noise spectrum is measured on
 _FEWEST_IMAGES = 20  # an optics group with fewer takes the noise of all
@@ -160,8 +154,8 @@ class EmClassifier:
         basis = self.layout.bare_basis(self.layout.most_rings)
         k, values, p = self.parameters.n_classes, basis.n_rings * basis.n_orders, self.parameters
         n_shifts = len(shift_grid(p.offset_range, 0.5 * p.offset_step)) if p.align else 1
-        columns = max(_TILE_COLUMNS, _FEWEST_TILE * n_shifts)
-        largest = _LARGEST_TILE[self._columns]
+        columns = max(CPU_TILES.columns, FEWEST_TILE * n_shifts)
+        largest = tile_sizes(self._aligners.device).largest
         sums = 16 * k * values
         buffers = 4 * columns * 5 * basis.n_orders + 8 * k * basis.n_orders * 512
         images = 32 * largest * basis.n_rings * basis.n_angles * 12
@@ -375,22 +369,11 @@ class EmClassifier:
     def _works(self, state: EmState, stage: Stage, harmonics: Tensor) -> dict[str, Expectation]:
         return {d: self._expectation(state, stage, harmonics, d) for d in set(self.devices)}
 
-    @property
-    def _columns(self) -> int:
-        """Classes x images x shifts of a tile where images are aligned."""
-        return _TILE_COLUMNS if self._aligners.device == "cpu" else _DEVICE_COLUMNS
-
-    def _shards(
-        self, indices: NDArray[np.int64], stage: Stage, n_classes: int
-    ) -> Iterator[tuple[NDArray[np.int64], int]]:
+    def _shards(self, indices: NDArray[np.int64], stage: Stage, n_classes: int) -> Iterator[Shard]:
         """Shards of the particles with the size of their tiles."""
         n_shifts = len(shift_grid(stage.offset_range, stage.offset_step))
-        most = _LARGEST_TILE[self._columns]
-        tile = max(_FEWEST_TILE, min(most, self._columns // (n_classes * n_shifts)))
-        size = tile * _SHARD_TILES * math.ceil(n_classes / (tile * _SHARD_TILES))
-        edges = [*range(0, len(indices), size), len(indices)]
-        for start, end in pairwise(edges):
-            yield indices[start:end], tile
+        sizes = tile_sizes(self._aligners.device)
+        return cut_shards(indices, sizes, n_classes=n_classes, n_shifts=n_shifts)
 
     def _stage(self, state: EmState) -> Stage:
         return stage_of(

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from cryopick.alignment.search import Workspace
 from cryopick.class2d.em_expect import Expectation, ShardResult, expect_shard
+from cryopick.class2d.em_shards import Shard
 from cryopick.class2d.em_state import Poses
 from cryopick.class2d.em_sums import IterationSums, merge_in_tree
 
-__all__ = ["SHARDS_AHEAD", "See", "Shard", "ShardWorkers", "Workers", "one_core"]
+__all__ = ["SHARDS_AHEAD", "See", "ShardWorkers", "Workers", "one_core"]
 
-Shard = tuple[NDArray[np.int64], int]  # particles, and how many of them make a tile
 See = Callable[[NDArray[np.int64], Poses], None]  # called with particles and their new poses
 
 SHARDS_AHEAD = 2  # shards waiting for each worker

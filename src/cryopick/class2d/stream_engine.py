@@ -20,6 +20,7 @@ from cryopick.class2d.em_junk import NoiseImages, junk_probability
 from cryopick.class2d.em_layout import Layout
 from cryopick.class2d.em_maximise import centre_classes, find_sigma_offset, update_noise
 from cryopick.class2d.em_schedule import Stage
+from cryopick.class2d.em_shards import Shard
 from cryopick.class2d.em_start import rings_of_averages
 from cryopick.class2d.em_state import EmState, ImageSource, Poses
 from cryopick.class2d.em_sums import IterationSums
@@ -192,9 +193,7 @@ class StreamEngine(EmClassifier):
         self._aligners.expect(works, self._blocks(first, stage, len(harmonics)), see)
         return replace(em, poses=poses)
 
-    def _blocks(
-        self, first: int, stage: Stage, n_classes: int
-    ) -> Iterator[tuple[NDArray[np.int64], int]]:
+    def _blocks(self, first: int, stage: Stage, n_classes: int) -> Iterator[Shard]:
         n = len(self.source)
         _, tile = next(self._shards(np.arange(1), stage, n_classes))
         size = tile * _BLOCK_TILES

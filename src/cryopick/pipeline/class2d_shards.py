@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from cryopick.alignment.search import Workspace
 from cryopick.class2d.em_expect import Expectation, expect_shard
 from cryopick.class2d.em_images import Geometry, WorkingImages
+from cryopick.class2d.em_shards import Shard
 from cryopick.class2d.em_state import ImageSource, Poses
 from cryopick.class2d.em_sums import FAN_IN, IterationSums, fold_sums
-from cryopick.class2d.em_workers import See, Shard
+from cryopick.class2d.em_workers import See
 from cryopick.execution.cluster import ClusterSession
 from cryopick.execution.reduction import map_and_merge
 from cryopick.pipeline.shard_images import KeptImages, kept_bytes
